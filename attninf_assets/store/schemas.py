@@ -1,0 +1,110 @@
+"""The columns of every Delta table, written once: names, types, and what each one means."""
+
+import pyarrow as pa
+
+__all__ = ["PARTITIONED_BY", "TABLES", "description"]
+
+
+def _field(name: str, type_: pa.DataType, meaning: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"description": meaning})
+
+
+_DOC_ID = _field("doc_id", pa.string(), "identifier, unique within the domain")
+_DOMAIN = _field("domain", pa.string(), "kind of source")
+_SHARD = _field("shard", pa.string(), "slice of the domain; the partition key is <domain>.<shard>")
+_SOURCE_URI = _field("source_uri", pa.string(), "file the row came from")
+_SOURCE_ROW = _field("source_row", pa.int64(), "0-based row or line in that file")
+_TEXT_SHA256 = _field("text_sha256", pa.string(), "sha256 of the text's UTF-8 bytes")
+_N_TOKENS = _field("n_tokens", pa.int64(), "the document's own tokens, start tokens not counted")
+_FINGERPRINT = _field("selector_fingerprint", pa.string(), "sha256 of everything that decides a score")
+_SCORE = _field("score", pa.float64(), "attention influence score: (loss_reference - loss_base) / loss_base")
+
+TABLES: dict[str, pa.Schema] = {
+    "documents": pa.schema(
+        [
+            _DOC_ID,
+            _DOMAIN,
+            _SHARD,
+            _SOURCE_URI,
+            _SOURCE_ROW,
+            _TEXT_SHA256,
+            _field("n_bytes", pa.int64(), "length of the text in UTF-8 bytes"),
+        ]
+    ),
+    "quarantine": pa.schema(
+        [
+            _DOMAIN,
+            _SHARD,
+            _SOURCE_URI,
+            _SOURCE_ROW,
+            _field("reason", pa.string(), "why the row was refused"),
+        ]
+    ),
+    "retrieval_probes": pa.schema(
+        [
+            _field("probe_id", pa.int64(), "position in the probe set"),
+            _field("text", pa.string(), "the whole probe, answer included"),
+            _field("token_ids", pa.list_(pa.int64()), "the probe as the selector's tokens"),
+            _field("answer_start", pa.int64(), "first token of the answer"),
+            _field("answer_end", pa.int64(), "one past the answer's last token"),
+            _field("span_start", pa.int64(), "first token of the queried value inside the JSON object"),
+            _field("n_pairs", pa.int64(), "key-value pairs in the JSON object"),
+            _field("query_index", pa.int64(), "position of the queried pair in the object, 0-based"),
+        ]
+    ),
+    "head_scores": pa.schema(
+        [
+            _FINGERPRINT,
+            _field("model_digest", pa.string(), "sha256 of the selector's weight files"),
+            _field("layer", pa.int64(), "decoder layer, 0-based"),
+            _field("head", pa.int64(), "query head in the layer, 0-based"),
+            _field("retrieval_score", pa.float64(), "mean over probes of the answer tokens copied"),
+            _field("retrieval_score_sd", pa.float64(), "standard deviation over probes"),
+            _field("is_retrieval_head", pa.bool_(), "masked in the reference model"),
+        ]
+    ),
+    "scores": pa.schema(
+        [
+            _DOC_ID,
+            _DOMAIN,
+            _SHARD,
+            _TEXT_SHA256,
+            _N_TOKENS,
+            _field("loss_base", pa.float64(), "base model's mean next-token cross-entropy, nats per token"),
+            _field("loss_reference", pa.float64(), "the same with the retrieval heads masked"),
+            _SCORE.with_nullable(True),
+            _FINGERPRINT,
+            _field("scored_at", pa.timestamp("us", tz="UTC"), "when the document was scored"),
+        ]
+    ),
+    "thresholds": pa.schema(
+        [
+            _DOMAIN,
+            _field("fraction", pa.float64(), "wanted fraction of the domain"),
+            _field("budget", pa.string(), "what the fraction counts: documents or tokens"),
+            _field("threshold_score", pa.float64(), "score of the last document kept"),
+            _field("threshold_doc_id", pa.string(), "its doc_id; breaks ties at the threshold"),
+            _field("n_documents", pa.int64(), "documents with a score"),
+            _field("n_selected", pa.int64(), "documents at or above the threshold"),
+            _field("tokens_total", pa.int64(), "tokens of the documents with a score"),
+            _field("tokens_selected", pa.int64(), "tokens of the documents selected"),
+            _FINGERPRINT,
+        ]
+    ),
+    "selected_subset": pa.schema([_DOC_ID, _DOMAIN, _SHARD, _SCORE, _N_TOKENS, _FINGERPRINT]),
+}
+
+PARTITIONED_BY: dict[str, list[str]] = {
+    "documents": ["domain", "shard"],
+    "quarantine": ["domain", "shard"],
+    "retrieval_probes": [],
+    "head_scores": ["selector_fingerprint"],
+    "scores": ["domain", "shard"],
+    "thresholds": [],
+    "selected_subset": ["domain"],
+}
+
+
+def description(field: pa.Field) -> str:
+    """What a column means, as written in its schema."""
+    return field.metadata[b"description"].decode()
