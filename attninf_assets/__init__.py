@@ -1,1 +1,1 @@
-"""Select reasoning-intensive pretraining data with AttentionInfluence (arXiv 2505.07293), as Dagster assets."""
+"""Select reasoning-intensive pretraining data with AttentionInfluence (arXiv 2505.07293) in Dagster."""
