@@ -1,0 +1,54 @@
+"""Which heads are switched off, and what a switched-off head computes instead.
+
+Shapes: S streams (one model variant each), H query heads, K key/value heads, T tokens, D head dimension.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Mask = Literal["uniform", "zero"]
+MASKS: tuple[Mask, ...] = ("uniform", "zero")
+
+
+@dataclass(frozen=True, order=True)
+class Head:
+    """A query head of a decoder layer; both numbers 0-based. Ordered by (layer, index)."""
+
+    layer: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.index}"
+
+
+HeadSet = frozenset[Head]
+BASE: HeadSet = frozenset()
+
+
+def first_masked_layer(streams: Iterable[HeadSet]) -> int | None:
+    """The lowest layer in which any stream differs from the base model; None where none does."""
+    return min((head.layer for heads in streams for head in heads), default=None)
+
+
+def head_mask_SH(streams: list[HeadSet], *, layer: int, n_heads: int, device: torch.device) -> torch.Tensor | None:
+    """Boolean [S, H]: True where the stream masks that head of the layer. None where no stream masks any."""
+    rows = [[Head(layer, index) in heads for index in range(n_heads)] for heads in streams]
+    if not any(map(any, rows)):
+        return None
+    return torch.tensor(rows, dtype=torch.bool, device=device)
+
+
+def running_mean_of_values(value_SKTD: torch.Tensor, *, window: int | None) -> torch.Tensor:
+    """Mean of the value vectors over each position's causal prefix, what uniform attention outputs; float32 sums.
+
+    `window` limits the prefix to the last `window` positions, the query's own included.
+    """
+    sums_SKTD = value_SKTD.float().cumsum(dim=2)
+    counts_T = torch.arange(1, value_SKTD.shape[2] + 1, device=value_SKTD.device, dtype=torch.float32)
+    if window is not None and window < value_SKTD.shape[2]:
+        sums_SKTD = torch.cat([sums_SKTD[:, :, :window], sums_SKTD[:, :, window:] - sums_SKTD[:, :, :-window]], dim=2)
+        counts_T = counts_T.clamp(max=window)
+    return (sums_SKTD / counts_T[:, None]).to(value_SKTD.dtype)

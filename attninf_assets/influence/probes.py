@@ -1,0 +1,179 @@
+"""Probes: synthetic key-passage retrieval prompts whose answer can only come from the context (method of arXiv 2505.07293).
+
+A probe is an instruction, a JSON object of `n_pairs` keys and sentences, three demonstrations, a query key and its answer. Pieces
+are tokenized separately and their ids concatenated, so a value has the same tokens wherever it stands and spans are exact.
+"""
+
+import hashlib
+import random
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+N_DEMONSTRATIONS = 3
+MIN_VALUE_TOKENS, MAX_VALUE_TOKENS = 8, 40
+_KEY_LENGTH = 32
+_INSTRUCTION = (
+    "The JSON object below maps keys to sentences. For each key that follows, copy its sentence exactly.\n\n{"
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One retrieval prompt as tokens, its start token first; [start, end) token positions."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    answer_start: int
+    answer_end: int
+    span_start: int  # where the answer's sentence stands inside the JSON object
+    n_pairs: int
+    query_index: int  # position of the queried pair in the object
+
+    @property
+    def answer_length(self) -> int:
+        return self.answer_end - self.answer_start
+
+    @property
+    def span_end(self) -> int:
+        return self.span_start + self.answer_length
+
+
+@dataclass(frozen=True)
+class _Value:
+    text: str
+    token_ids: tuple[int, ...]
+
+
+def build_probes(
+    sentences: Sequence[str], tokenizer: Any, *, start_token: int, n_probes: int, max_tokens: int, seed: int
+) -> list[Probe]:
+    """`n_probes` probes of at most `max_tokens` tokens each, answer and start token included; all follows from `seed`.
+
+    A sentence qualifies as a value if it has 8 to 40 tokens, no line break and nothing JSON would have to escape. Raises `ValueError`
+    where too few sentences qualify or not even the smallest probe fits into the budget.
+    """
+    if n_probes < 1:
+        raise ValueError(f"n_probes must be at least 1, is {n_probes}")
+    values = qualifying_values(sentences, tokenizer)
+    if len(values) <= N_DEMONSTRATIONS:
+        raise ValueError(
+            f"only {len(values)} of {len(sentences)} sentences qualify as probe values ({MIN_VALUE_TOKENS} to {MAX_VALUE_TOKENS} "
+            f"tokens, no line break, no quote or backslash); {N_DEMONSTRATIONS + 1} are needed: give the corpus more prose"
+        )
+    return [
+        _build_probe(
+            values,
+            tokenizer,
+            start_token=start_token,
+            max_tokens=max_tokens,
+            depth=(number + 0.5) / n_probes,
+            random_=random.Random(f"attninf probe {seed} {number}"),  # noqa: S311
+        )
+        for number in range(n_probes)
+    ]
+
+
+def qualifying_values(sentences: Sequence[str], tokenizer: Any) -> list[_Value]:
+    """The distinct sentences that may serve as values, with their tokens, in the order given."""
+    plain = [s for s in dict.fromkeys(sentences) if s.isprintable() and not set(s) & {'"', "\\"}]
+    if not plain:
+        return []
+    encoded = tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+    values = [_Value(text, tuple(ids)) for text, ids in zip(plain, encoded, strict=True)]
+    by_tokens = {v.token_ids: v for v in reversed(values)}  # two texts may share their tokens: keep the first
+    return [
+        v for v in values if MIN_VALUE_TOKENS <= len(v.token_ids) <= MAX_VALUE_TOKENS and by_tokens[v.token_ids] is v
+    ]
+
+
+def _build_probe(
+    values: Sequence[_Value],
+    tokenizer: Any,
+    *,
+    start_token: int,
+    max_tokens: int,
+    depth: float,
+    random_: random.Random,
+) -> Probe:
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    order = iter(random_.sample(range(len(values)), len(values)))
+    pairs: list[tuple[str, _Value]] = []
+    pieces: list[
+        tuple[tuple[int, ...], tuple[int, ...]]
+    ] = []  # per pair: key as it stands in the object, in a question
+    closing, end_of_object, end_of_answer = encode('"'), encode("}\n"), encode('"\n')
+    used = 1 + len(encode(_INSTRUCTION)) + len(end_of_object)
+    for index in order:
+        value, key = (
+            values[index],
+            "".join(random_.choices(string.ascii_letters + string.digits, k=_KEY_LENGTH)),
+        )
+        in_object, in_question = encode(f'"{key}": "'), encode(f'\nKey: "{key}"\nValue: "')
+        cost = len(in_object) + len(value.token_ids) + len(closing) + len(encode(", "))
+        if len(pairs) <= N_DEMONSTRATIONS:
+            cost += len(in_question) + len(value.token_ids) + len(end_of_answer)
+        if used + cost > max_tokens:
+            break
+        used += cost
+        pairs.append((key, value))
+        pieces.append((in_object, in_question))
+    if len(pairs) <= N_DEMONSTRATIONS:
+        raise ValueError(
+            f"max_tokens={max_tokens} has no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query; "
+            "about 500 tokens are needed"
+        )
+
+    # The first pair is the query, the next three are demonstrated; everyone else stands around them.
+    others = random_.sample(range(1, len(pairs)), len(pairs) - 1)
+    query_index = int(depth * len(pairs))
+    arrangement = [*others[:query_index], 0, *others[query_index:]]
+
+    ids: list[int] = [start_token]
+    text: list[str] = []
+
+    def write(piece: str, piece_ids: Sequence[int] | None = None) -> int:
+        start = len(ids)
+        ids.extend(encode(piece) if piece_ids is None else piece_ids)
+        text.append(piece)
+        return start
+
+    write(_INSTRUCTION)
+    span_start = -1
+    for place, index in enumerate(arrangement):
+        if place:
+            write(", ")
+        key, value = pairs[index]
+        write(f'"{key}": "', pieces[index][0])
+        start = write(value.text, value.token_ids)
+        if index == 0:
+            span_start = start
+        write('"', closing)
+    write("}\n", end_of_object)
+    for index in (*range(1, N_DEMONSTRATIONS + 1), 0):
+        key, value = pairs[index]
+        write(f'\nKey: "{key}"\nValue: "', pieces[index][1])
+        answer_start = write(value.text, value.token_ids)
+        if index:
+            write('"\n', end_of_answer)
+    assert len(ids) <= max_tokens
+    return Probe(
+        text="".join(text),
+        token_ids=tuple(ids),
+        answer_start=answer_start,
+        answer_end=len(ids),
+        span_start=span_start,
+        n_pairs=len(pairs),
+        query_index=query_index,
+    )
+
+
+def probes_digest(probes: Sequence[Probe]) -> str:
+    """sha256 over the probes' tokens and spans: equal digests are equal probes."""
+    digest = hashlib.sha256()
+    for p in probes:
+        digest.update(repr((p.token_ids, p.answer_start, p.answer_end, p.span_start)).encode())
+    return digest.hexdigest()
