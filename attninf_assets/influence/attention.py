@@ -1,8 +1,8 @@
 """Attention over documents packed back to back in one row, as a function for transformers' attention interface.
 
-Nothing is padded and no mask is built by transformers: this module owns causality, document borders, sliding windows, logit
-softcaps, attention sinks and the masked heads. Shapes: S streams, H query heads, K key/value heads, T tokens of the row,
-L tokens of one document, D head dimension.
+Nothing is padded and no mask is built by transformers: this module owns causality, document borders, sliding windows,
+logit softcaps, attention sinks and the masked heads. Shapes: S streams, H query heads, K key/value heads, T tokens of
+the row, L tokens of one document, D head dimension.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +47,13 @@ def in_flight(attention_pass: AttentionPass) -> Iterator[AttentionPass]:
         _IN_FLIGHT.reset(token)
 
 
+def current_pass() -> AttentionPass:
+    """The pass opened by the innermost `in_flight()`."""
+    attention_pass = _IN_FLIGHT.get()
+    assert attention_pass is not None, "packed attention runs only inside in_flight()"
+    return attention_pass
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -61,11 +68,11 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention function for `transformers.AttentionInterface`: [S,H,T,D] queries in, [S,T,H,D] outputs out.
 
-    Where a head's logits are q·k alone (windowed and softcapped ones too), zero queries make its attention uniform in any
-    kernel. Attention sinks (`s_aux`) add a logit that is no q·k: there the running mean of the values replaces the output.
+    Where a head's logits are q·k alone (windowed and softcapped ones too), zero queries make its attention uniform in
+    any kernel. Attention sinks (`s_aux`) add a logit that is no q·k: there the running mean of the values replaces the
+    output.
     """
-    attention_pass = _IN_FLIGHT.get()
-    assert attention_pass is not None, "packed attention runs only inside in_flight()"
+    attention_pass = current_pass()
     layer: int = module.layer_idx  # type: ignore[assignment]
     attention_pass.layers_seen.add(layer)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

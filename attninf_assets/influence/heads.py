@@ -1,7 +1,8 @@
 """Retrieval heads: how much each head copies from context on the probes, and which heads are chosen.
 
-Definition of Wu et al. (arXiv 2404.15574). The query row is the one *before* an answer token, and the attended position points at that
-token itself in the context. Shapes: S streams, H query heads, K key/value heads, T tokens, D head dimension, N answer tokens.
+Definition of Wu et al. (arXiv 2404.15574). The query row is the one *before* an answer token, and the attended position
+points at that token itself in the context. Shapes: P probes, S streams, H query heads, K key/value heads, T tokens of
+the row, L tokens of one probe, N answer tokens, D head dimension, C hidden size.
 """
 
 import math
@@ -62,9 +63,9 @@ def detect_retrieval_heads(
     counted = np.array([np.mean(c) >= SUCCESS for c in correct])
     if counted.sum() < MIN_COUNTED * len(probes):
         raise ValueError(
-            f"the base model retrieves on {counted.sum()} of {len(probes)} probes (at least {SUCCESS:.0%} of the answer tokens right); "
-            f"at least {MIN_COUNTED:.0%} must count, or the heads would be chosen from noise: use a model that can retrieve, "
-            "or shorter probes"
+            f"the base model retrieves on {counted.sum()} of {len(probes)} probes (at least {SUCCESS:.0%} of the answer "
+            f"tokens right); at least {MIN_COUNTED:.0%} must count, or the heads would be chosen from noise: use a model "
+            "that can retrieve, or shorter probes"
         )
     counted_PLH = np.stack(copied_PLH)[counted]
     scores_LH = counted_PLH.mean(axis=0)
@@ -82,7 +83,7 @@ def detect_retrieval_heads(
 
 
 def choose_heads(scores_LH: np.ndarray, *, head_fraction: float) -> tuple[Head, ...]:
-    """The top `ceil(head_fraction × layers × heads)` heads by score, best first; ties go to the lower (layer, index)."""
+    """The top `ceil(head_fraction × layers × heads)` heads, best first; ties go to the lower (layer, index)."""
     if not 0 < head_fraction <= 1:
         raise ValueError(f"head_fraction must be above 0 and at most 1, is {head_fraction}")
     n_chosen = math.ceil(Fraction(str(head_fraction)) * scores_LH.size)
@@ -153,7 +154,10 @@ def _correct_answers(
 
 
 class _CopyRecorder:
-    """Counts, layer by layer during a forward pass, the answer tokens each head copies. Holds (heads, answer, length) at most."""
+    """Counts, layer by layer during a forward pass, the answer tokens each head copies.
+
+    Holds (heads, answer, length) logits at most, never length × length.
+    """
 
     def __init__(self, model: StreamedModel, probes: Sequence[Probe], packed: Pack) -> None:
         self.probes = probes

@@ -1,13 +1,14 @@
-"""Probes: synthetic key-passage retrieval prompts whose answer can only come from the context (method of arXiv 2505.07293).
+"""Probes: synthetic key-passage retrieval prompts whose answer can only come from the context (arXiv 2505.07293).
 
-A probe is an instruction, a JSON object of `n_pairs` keys and sentences, three demonstrations, a query key and its answer. Pieces
-are tokenized separately and their ids concatenated, so a value has the same tokens wherever it stands and spans are exact.
+A probe is an instruction, a JSON object of `n_pairs` keys and sentences, three demonstrations, a query key and its
+answer. Pieces are tokenized separately and their ids concatenated, so a value has the same tokens wherever it stands
+and spans are exact.
 """
 
 import hashlib
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,16 +52,18 @@ def build_probes(
 ) -> list[Probe]:
     """`n_probes` probes of at most `max_tokens` tokens each, answer and start token included; all follows from `seed`.
 
-    A sentence qualifies as a value if it has 8 to 40 tokens, no line break and nothing JSON would have to escape. Raises `ValueError`
-    where too few sentences qualify or not even the smallest probe fits into the budget.
+    A sentence qualifies as a value if it has 8 to 40 tokens, no line break and nothing JSON would have to escape. The
+    queried pair's depth is spread evenly over the probes. Raises `ValueError` where too few sentences qualify or not
+    even the smallest probe fits into the budget.
     """
     if n_probes < 1:
         raise ValueError(f"n_probes must be at least 1, is {n_probes}")
     values = qualifying_values(sentences, tokenizer)
     if len(values) <= N_DEMONSTRATIONS:
         raise ValueError(
-            f"only {len(values)} of {len(sentences)} sentences qualify as probe values ({MIN_VALUE_TOKENS} to {MAX_VALUE_TOKENS} "
-            f"tokens, no line break, no quote or backslash); {N_DEMONSTRATIONS + 1} are needed: give the corpus more prose"
+            f"only {len(values)} of {len(sentences)} sentences qualify as probe values "
+            f"({MIN_VALUE_TOKENS} to {MAX_VALUE_TOKENS} tokens, no line break, no quote or backslash); "
+            f"{N_DEMONSTRATIONS + 1} are needed: give the corpus more prose"
         )
     return [
         _build_probe(
@@ -100,27 +103,25 @@ def _build_probe(
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    order = iter(random_.sample(range(len(values)), len(values)))
     pairs: list[tuple[str, _Value]] = []
-    pieces: list[
-        tuple[tuple[int, ...], tuple[int, ...]]
-    ] = []  # per pair: key as it stands in the object, in a question
-    closing, end_of_object, end_of_answer = encode('"'), encode("}\n"), encode('"\n')
+    pieces: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # per pair: its key in the object, its key in a question
+    closing, comma = encode('"'), encode(", ")
+    end_of_object, end_of_answer = encode("}\n"), encode('"\n')
     used = 1 + len(encode(_INSTRUCTION)) + len(end_of_object)
-    for index in order:
-        value, key = (
-            values[index],
-            "".join(random_.choices(string.ascii_letters + string.digits, k=_KEY_LENGTH)),
-        )
-        in_object, in_question = encode(f'"{key}": "'), encode(f'\nKey: "{key}"\nValue: "')
-        cost = len(in_object) + len(value.token_ids) + len(closing) + len(encode(", "))
-        if len(pairs) <= N_DEMONSTRATIONS:
-            cost += len(in_question) + len(value.token_ids) + len(end_of_answer)
-        if used + cost > max_tokens:
+    shortest = min(len(value.token_ids) for value in values)
+    key, in_object, in_question = _draw_key(random_, encode)
+    for value in random_.sample(values, len(values)):
+        overhead, times = len(in_object) + len(closing) + len(comma), 1
+        if len(pairs) <= N_DEMONSTRATIONS:  # the query and the demonstrated pairs stand in a question, too
+            overhead, times = overhead + len(in_question) + len(end_of_answer), 2
+        if used + overhead + times * shortest > max_tokens:
             break
-        used += cost
+        if used + overhead + times * len(value.token_ids) > max_tokens:
+            continue
+        used += overhead + times * len(value.token_ids)
         pairs.append((key, value))
         pieces.append((in_object, in_question))
+        key, in_object, in_question = _draw_key(random_, encode)
     if len(pairs) <= N_DEMONSTRATIONS:
         raise ValueError(
             f"max_tokens={max_tokens} has no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query; "
@@ -145,7 +146,7 @@ def _build_probe(
     span_start = -1
     for place, index in enumerate(arrangement):
         if place:
-            write(", ")
+            write(", ", comma)
         key, value = pairs[index]
         write(f'"{key}": "', pieces[index][0])
         start = write(value.text, value.token_ids)
@@ -169,6 +170,14 @@ def _build_probe(
         n_pairs=len(pairs),
         query_index=query_index,
     )
+
+
+def _draw_key(
+    random_: random.Random, encode: Callable[[str], tuple[int, ...]]
+) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """A `hash_key`, with its tokens where it stands in the object and where it stands in a question."""
+    key = "".join(random_.choices(string.ascii_letters + string.digits, k=_KEY_LENGTH))
+    return key, encode(f'"{key}": "'), encode(f'\nKey: "{key}"\nValue: "')
 
 
 def probes_digest(probes: Sequence[Probe]) -> str:

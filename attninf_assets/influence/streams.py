@@ -1,7 +1,7 @@
 """One forward pass, several models: the base model and any number of variants with heads masked.
 
-Below the first masked layer all variants are identical, so that trunk is computed once and the row is repeated from there on.
-Shapes: S streams, T tokens of the packed row, R predicted tokens, C hidden size.
+Below the first masked layer all variants are identical, so that trunk is computed once and the row is repeated from
+there on. Shapes: S streams, T tokens of the packed row, R predicted tokens, C hidden size.
 """
 
 from collections.abc import Callable, Iterator, Sequence

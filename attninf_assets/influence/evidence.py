@@ -1,0 +1,172 @@
+"""Do the chosen heads matter? Masking them must cost the probes far more than masking others from the same layers does.
+
+One random control proves nothing: a single head can carry it. So several equal-sized sets are drawn from the same
+layers, their *median* is what the retrieval heads are held against, and single heads that alone carry most of an
+effect are named.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from attninf_assets.influence.heads import answer_rows, pack_probes, probe_batches
+from attninf_assets.influence.masking import BASE, Head, HeadSet, Mask
+from attninf_assets.influence.probes import Probe
+from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
+from attninf_assets.influence.streams import StreamedModel
+
+DOMINATES = 0.5  # a head whose own effect is more than this share of its set's is named
+MIN_RATIO = 2.0  # "far above": the heads' effect over the median random set's
+_AUDITED_AT_ONCE = 4  # streams per pass; neighbours in depth, so that they share most of the trunk
+MIN_EFFECT = 0.1  # nats on the answer's tokens; less is no effect worth a scoring pass
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """How a masked model does on the probes' answers."""
+
+    loss: float  # mean cross-entropy in nats over answer tokens
+    token_accuracy: float
+
+
+@dataclass(frozen=True)
+class HeadEvidence:
+    """The base model, the reference model and the random controls on the same probes."""
+
+    base: AnswerLoss
+    reference: AnswerLoss
+    random_sets: tuple[AnswerLoss, ...]
+    dominating: tuple[str, ...]  # "L18H8 carries 81 % of random set 2"
+    n_probes: int
+
+    @property
+    def effect(self) -> float:
+        """Rise of the answer loss when the retrieval heads are masked, nats."""
+        return self.reference.loss - self.base.loss
+
+    @property
+    def random_effect(self) -> float:
+        """Median rise over the random sets, nats."""
+        return median(control.loss for control in self.random_sets) - self.base.loss
+
+    @property
+    def heads_matter(self) -> bool:
+        return self.effect >= MIN_EFFECT and self.effect >= MIN_RATIO * max(self.random_effect, 0.0)
+
+
+def gather_evidence(
+    model: StreamedModel,
+    probes: Sequence[Probe],
+    heads: Sequence[Head],
+    *,
+    mask: Mask,
+    n_random_sets: int,
+    n_audit_probes: int,
+    seed: int,
+    token_budget: int,
+    on_progress: OnProgress = ignore_progress,
+) -> HeadEvidence:
+    """Answer losses of the base model, the reference model and `n_random_sets` random sets on the probes.
+
+    On the first `n_audit_probes` of them single heads are audited: every retrieval head, and every head of a random set
+    whose effect is more than half the retrieval heads'.
+    """
+    random_sets = draw_random_sets(
+        heads, n_layers=model.n_layers, n_heads=model.n_heads, n_sets=n_random_sets, seed=seed
+    )
+    sets = [BASE, frozenset(heads), *random_sets]
+    clock = ProgressClock("masked passes over probes", len(probes) * len(sets), on_progress)
+    base, reference, *controls = answer_losses(model, probes, sets, mask=mask, token_budget=token_budget, clock=clock)
+    effect = reference.loss - base.loss
+    suspects: list[tuple[str, HeadSet]] = [("the retrieval heads", frozenset(heads))]
+    for number, (control, loss) in enumerate(zip(random_sets, controls, strict=True), start=1):
+        if loss.loss - base.loss > DOMINATES * effect:
+            suspects.append((f"random set {number}", control))
+    audited = probes[:n_audit_probes]
+    n_audits = sum(len(set_) for _, set_ in suspects)
+    clock = ProgressClock("single heads audited", n_audits, on_progress)
+    dominating = [
+        line
+        for name, heads_ in suspects
+        for line in _dominating(model, audited, name, heads_, mask=mask, token_budget=token_budget, clock=clock)
+    ]
+    return HeadEvidence(base, reference, tuple(controls), tuple(dominating), len(probes))
+
+
+def draw_random_sets(heads: Sequence[Head], *, n_layers: int, n_heads: int, n_sets: int, seed: int) -> list[HeadSet]:
+    """Sets as large as `heads`, none of them in it, with as many heads in each layer as `heads` has there.
+
+    Where a layer has too few others, the remainder comes from any layer.
+    """
+    chosen = set(heads)
+    per_layer = Counter(head.layer for head in heads)
+    everyone = [Head(layer, index) for layer in range(n_layers) for index in range(n_heads)]
+    others = [head for head in everyone if head not in chosen]
+    sets = []
+    for number in range(n_sets):
+        rng = random.Random(f"attninf random heads {seed} {number}")  # noqa: S311
+        drawn: set[Head] = set()
+        for layer, wanted in sorted(per_layer.items()):
+            here = [head for head in others if head.layer == layer]
+            drawn.update(rng.sample(here, min(wanted, len(here))))
+        rest = [head for head in others if head not in drawn]
+        drawn.update(rng.sample(rest, min(len(heads) - len(drawn), len(rest))))
+        sets.append(frozenset(drawn))
+    return sets
+
+
+def answer_losses(
+    model: StreamedModel,
+    probes: Sequence[Probe],
+    streams: Sequence[HeadSet],
+    *,
+    mask: Mask,
+    token_budget: int,
+    clock: ProgressClock,
+) -> list[AnswerLoss]:
+    """Mean answer loss and token accuracy over the probes, per stream."""
+    loss_S = torch.zeros(len(streams), dtype=torch.float64)
+    right_S = torch.zeros(len(streams), dtype=torch.float64)
+    n_answer_tokens = 0
+    for batch in probe_batches(probes, token_budget=max(1, token_budget // len(streams))):
+        packed = pack_probes(batch)
+        losses_SR, correct_SR = model.answers_SR(packed, answer_rows(batch, packed), streams, mask=mask)
+        loss_S += losses_SR.double().sum(dim=1).cpu()
+        right_S += correct_SR.double().sum(dim=1).cpu()
+        n_answer_tokens += losses_SR.shape[1]
+        clock.advance(len(batch) * len(streams), tokens=len(packed.input_ids_T) * len(streams))
+    return [
+        AnswerLoss(float(x) / n_answer_tokens, float(r) / n_answer_tokens) for x, r in zip(loss_S, right_S, strict=True)
+    ]
+
+
+def _dominating(
+    model: StreamedModel,
+    probes: Sequence[Probe],
+    name: str,
+    heads: HeadSet,
+    *,
+    mask: Mask,
+    token_budget: int,
+    clock: ProgressClock,
+) -> list[str]:
+    """A line for every head that alone, on these probes, has more than `DOMINATES` of the effect of masking all."""
+    members = sorted(heads)
+    quiet = ProgressClock("", 0, ignore_progress)
+    base, together = answer_losses(model, probes, [BASE, heads], mask=mask, token_budget=token_budget, clock=quiet)
+    whole = together.loss - base.loss
+    lines = []
+    for first in range(0, len(members), _AUDITED_AT_ONCE):
+        group = members[first : first + _AUDITED_AT_ONCE]
+        singles: list[HeadSet] = [frozenset({head}) for head in group]
+        alone = answer_losses(model, probes, singles, mask=mask, token_budget=token_budget, clock=quiet)
+        clock.advance(len(group), tokens=len(group) * sum(len(p.token_ids) for p in probes))
+        for head, loss in zip(group, alone, strict=True):
+            share = (loss.loss - base.loss) / whole if whole > 0 else 0.0
+            if len(members) > 1 and share > DOMINATES:
+                lines.append(f"{head} alone carries {share:.0%} of the effect of {name}")
+    return lines

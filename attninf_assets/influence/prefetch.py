@@ -1,0 +1,49 @@
+"""Making the next item while this one is in use."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
+    """The same items in the same order, made up to `depth` ahead in a thread of their own.
+
+    An error raised while making an item is raised here, after the items before it. Leaving early stops the thread.
+    """
+    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(maxsize=depth)
+    left = threading.Event()
+
+    def put(entry: tuple[T | None, BaseException | None, bool]) -> bool:
+        while not left.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put((item, None, False)):
+                    return
+            put((None, None, True))
+        except BaseException as error:  # noqa: BLE001, handed to the consumer, not handled here
+            put((None, error, True))
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, last = ready.get()
+            if error is not None:
+                raise error
+            if last:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        left.set()
+        thread.join()

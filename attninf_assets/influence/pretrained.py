@@ -1,0 +1,170 @@
+"""Pretrained models on disk: pinning one as a Hugging Face directory, digesting it, loading it.
+
+Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is ever run.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from attninf_assets.influence.selector import NumericClass
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+)  # fmt: skip
+_PINNED = ("config.json", "generation_config.json", *_TOKENIZER_FILES)
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
+
+
+@dataclass(frozen=True)
+class ModelDigests:
+    """What a pinned model is, independent of where it lies."""
+
+    model: str  # sha256 over the weight files and the architecture's config
+    tokenizer: str
+
+
+def pin_model(source: str, destination: Path) -> ModelDigests:
+    """Write the model at `source` to the empty directory `destination` as a plain Hugging Face directory.
+
+    `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). Raises `ValueError` naming
+    the source where it does not exist, has no safetensors or GGUF weights, needs remote code, or its tokenizer knows
+    tokens the model does not embed.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ValueError(f"selector {source!r}: no such GGUF file")
+        _convert_gguf(path, destination)
+    elif path.is_dir():
+        _copy(path, destination)
+    elif "@" in source and source.count("/") == 1:
+        _copy(_download(source), destination)
+    else:
+        raise ValueError(
+            f"selector {source!r} is neither a directory, nor a .gguf file, nor a hub id with revision "
+            "(org/name@revision)"
+        )
+    _check(destination, source)
+    return digest_model(destination)
+
+
+def digest_model(directory: Path) -> ModelDigests:
+    """Digests of a Hugging Face directory: equal digests give equal scores."""
+    weights = sorted(directory.glob("*.safetensors"))
+    config = json.loads((directory / "config.json").read_text())
+    architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
+    model = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
+    for file in weights:
+        model.update(f"{file.name}:{_file_sha256(file)}".encode())
+    tokenizer = hashlib.sha256()
+    for name in _TOKENIZER_FILES:
+        if (directory / name).exists():
+            tokenizer.update(f"{name}:{_file_sha256(directory / name)}".encode())
+    return ModelDigests(model.hexdigest(), tokenizer.hexdigest())
+
+
+def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:
+    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class."""
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=getattr(torch, numeric_class), use_safetensors=True, local_files_only=True
+    )
+    return model.to(device).eval()
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer of a pinned directory; raises `ValueError` where it has neither BOS nor EOS."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise ValueError(f"{directory}: the tokenizer has neither a BOS nor an EOS token to open a document with")
+    return tokenizer
+
+
+def start_token(tokenizer: Any) -> tuple[str, int]:
+    """What opens every window: ("bos", its id), or ("eos", its id) where there is no BOS."""
+    if tokenizer.bos_token_id is not None:
+        return "bos", tokenizer.bos_token_id
+    return "eos", tokenizer.eos_token_id
+
+
+def context_length(config: Any) -> int | None:
+    """The longest row the model's positions reach, start token included; None where nothing limits it."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def choose_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_numeric_class(device: torch.device) -> NumericClass:
+    """bfloat16 where the matrix units have it, float32 elsewhere."""
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def _convert_gguf(path: Path, destination: Path) -> None:
+    """De-quantize to float32. A GGUF-loaded model refuses to be saved, so its weights move into a plain one."""
+    gguf = {"gguf_file": path.name}
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, **gguf)
+    loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **gguf)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(loaded)(config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(destination)
+    tokenizer.save_pretrained(destination)
+
+
+def _copy(source: Path, destination: Path) -> None:
+    if not (source / "config.json").is_file():
+        raise ValueError(f"selector {source}: no config.json, so not a Hugging Face model directory")
+    if not any(source.glob("*.safetensors")):
+        pickles = sorted(p.name for p in [*source.glob("*.bin"), *source.glob("*.pt"), *source.glob("*.pth")])
+        found = f"; {', '.join(pickles)} are pickles, which are never loaded" if pickles else ""
+        raise ValueError(f"selector {source}: no *.safetensors weights in it{found}")
+    destination.mkdir(parents=True, exist_ok=True)
+    for file in [*(source / name for name in _PINNED), *(f for pattern in _WEIGHTS for f in source.glob(pattern))]:
+        if file.exists():
+            shutil.copyfile(file, destination / file.name)
+
+
+def _download(source: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415, a transformers dependency, needed for hub sources only
+
+    repo_id, revision = source.split("@")
+    return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[*_PINNED, *_WEIGHTS]))
+
+
+def _check(directory: Path, source: str) -> None:
+    config_json = json.loads((directory / "config.json").read_text())
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        remote = " (it wants code of its own, which is never run)" if "auto_map" in config_json else ""
+        raise ValueError(
+            f"selector {source}: transformers does not know architecture {config_json.get('model_type')!r}{remote}"
+        ) from error
+    tokenizer = load_tokenizer(directory)
+    embedded = config.get_text_config().vocab_size
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= embedded:
+        raise ValueError(
+            f"selector {source}: vocabulary mismatch, the tokenizer's largest token id is {largest} "
+            f"but the model embeds {embedded} tokens"
+        )
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
