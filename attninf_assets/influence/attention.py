@@ -73,26 +73,27 @@ def packed_attention(
     output.
     """
     attention_pass = current_pass()
-    layer: int = module.layer_idx  # type: ignore[assignment]
+    layer: int = module.layer_idx
     attention_pass.layers_seen.add(layer)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if attention_pass.recorder is not None:
         attention_pass.recorder(layer, query, key, sliding_window)
     masked_SH = attention_pass.head_masks.get(layer)
-    uniform = masked_SH is not None and attention_pass.mask == "uniform"
-    if uniform and s_aux is None:
-        query = query.masked_fill(masked_SH[:, :, None, None], 0)
+    masked_SH11 = None if masked_SH is None else masked_SH[:, :, None, None]
+    uniform_SH11 = masked_SH11 if attention_pass.mask == "uniform" else None
+    if uniform_SH11 is not None and s_aux is None:
+        query = query.masked_fill(uniform_SH11, 0)
 
     out_SHTD = query.new_empty(*query.shape[:3], value.shape[-1])
     for start, end in attention_pass.documents:
         k, v = key[:, :, start:end], value[:, :, start:end]
         out = _attend(query[:, :, start:end], k, v, scale, sliding_window, softcap, s_aux)
-        if uniform and s_aux is not None:
+        if uniform_SH11 is not None and s_aux is not None:
             mean = _per_query_head(running_mean_of_values(v, window=sliding_window), query.shape[1])
-            out = torch.where(masked_SH[:, :, None, None], mean, out)
+            out = torch.where(uniform_SH11, mean, out)
         out_SHTD[:, :, start:end] = out
-    if masked_SH is not None and attention_pass.mask == "zero":
-        out_SHTD = out_SHTD.masked_fill(masked_SH[:, :, None, None], 0)
+    if masked_SH11 is not None and attention_pass.mask == "zero":
+        out_SHTD = out_SHTD.masked_fill(masked_SH11, 0)
     return out_SHTD.transpose(1, 2), None
 
 

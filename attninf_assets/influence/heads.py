@@ -63,9 +63,9 @@ def detect_retrieval_heads(
     counted = np.array([np.mean(c) >= SUCCESS for c in correct])
     if counted.sum() < MIN_COUNTED * len(probes):
         raise ValueError(
-            f"the base model retrieves on {counted.sum()} of {len(probes)} probes (at least {SUCCESS:.0%} of the answer "
-            f"tokens right); at least {MIN_COUNTED:.0%} must count, or the heads would be chosen from noise: use a model "
-            "that can retrieve, or shorter probes"
+            f"the base model retrieves on {counted.sum()} of {len(probes)} probes (at least {SUCCESS:.0%} of the "
+            f"answer tokens right); at least {MIN_COUNTED:.0%} must count, or the heads would be chosen from noise: "
+            "use a model that can retrieve, or shorter probes"
         )
     counted_PLH = np.stack(copied_PLH)[counted]
     scores_LH = counted_PLH.mean(axis=0)

@@ -31,7 +31,7 @@ def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
                 if not put((item, None, False)):
                     return
             put((None, None, True))
-        except BaseException as error:  # noqa: BLE001, handed to the consumer, not handled here
+        except BaseException as error:
             put((None, error, True))
 
     thread = threading.Thread(target=make, name="prefetch", daemon=True)

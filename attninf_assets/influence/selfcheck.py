@@ -102,7 +102,7 @@ def _explicit_attention(
 ) -> tuple[torch.Tensor, None]:
     """The masked heads' weights written out as 1/n over what they may see; all other heads as in the packed path."""
     attention_pass = current_pass()
-    masked_1H = attention_pass.head_masks.get(module.layer_idx)  # type: ignore[arg-type]
+    masked_1H = attention_pass.head_masks.get(module.layer_idx)
     with in_flight(AttentionPass(attention_pass.documents)):
         out_1THD, _ = packed_attention(module, query, key, value, attention_mask, **kwargs)
     if masked_1H is None:
