@@ -1,0 +1,43 @@
+"""Rows on their way into a table: exactly its columns, in its types, inside the partition they are meant for."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+
+__all__ = ["conform"]
+
+
+def conform(name: str, rows: pa.Table, *, where: Mapping[str, str]) -> pa.Table:
+    """The rows with the columns of `schemas.TABLES[name]`, in order, cast where no value is lost.
+
+    Raises ValueError naming the table, the column and the offending value for a column missing or unknown,
+    a value that does not fit, a null where none may be, an empty partition value, and a row outside `where`.
+    """
+    schema = TABLES[name]
+    missing = [column for column in schema.names if column not in rows.column_names]
+    unknown = [column for column in rows.column_names if column not in schema.names]
+    if missing or unknown or len(rows.column_names) != len(schema.names):
+        raise ValueError(f"table {name}: missing columns {missing}, unknown or repeated columns {unknown}")
+    rows = pa.table({field.name: _column(name, rows.column(field.name), field) for field in schema}, schema=schema)
+    for column in PARTITIONED_BY[name]:
+        values = pc.unique(rows.column(column)).to_pylist()
+        if "" in values:
+            raise ValueError(f"table {name}, column {column}: a partition value is empty")
+        outside = [value for value in values if column in where and value != where[column]]
+        if outside:
+            raise ValueError(
+                f"table {name}, column {column}: a row of {outside[0]!r} among those to replace {where[column]!r}"
+            )
+    return rows
+
+
+def _column(name: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if not field.nullable and values.null_count:
+        raise ValueError(f"table {name}, column {field.name}: {values.null_count} null values, none are allowed")
+    try:
+        return values.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"table {name}, column {field.name}: {error}") from error

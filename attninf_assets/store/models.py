@@ -1,0 +1,51 @@
+"""Pinned models under the root: published whole or not at all, and brought to a local directory to be loaded."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+from attninf_assets.store.root import Root
+
+
+def publish_directory(root: Root, local: Path, relative: str) -> None:
+    """Move or upload the files of `local` to `relative` under the root; `config.json` comes last, so its presence means complete."""
+    if root.exists(f"{relative}/config.json"):
+        return
+    files = sorted((f for f in local.iterdir() if f.is_file()), key=lambda f: (f.name == "config.json", f.name))
+    if root.is_local:
+        target = Path(root.uri) / relative
+        staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(local, staged)
+        try:
+            os.rename(staged, target)
+        except OSError:
+            shutil.rmtree(staged)
+            if not (target / "config.json").exists():
+                raise
+        return
+    for file in files:
+        root.upload(file, f"{relative}/{file.name}")
+
+
+def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
+    """A local directory with the files of `relative`: the place itself under a local root, else a copy under `cache`.
+
+    Raises `ValueError` naming the place where nothing complete is there.
+    """
+    if not root.exists(f"{relative}/config.json"):
+        raise ValueError(f"{root.uri}/{relative}: no pinned model there; materialize selector_model")
+    if root.is_local:
+        return Path(root.uri) / relative
+    target = cache / relative
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            copy = Path(scratch) / "model"
+            copy.mkdir()
+            for name in root.list(relative):
+                root.download(f"{relative}/{name}", copy / name)
+            os.replace(copy, target)
+    return target

@@ -1,0 +1,77 @@
+"""DuckDB over the tables of a lake, local or on S3."""
+
+import os
+import tempfile
+import uuid
+
+import duckdb
+import pyarrow as pa
+from fsspec.implementations.arrow import ArrowFSWrapper
+
+from attninf_assets.store.root import Root
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.sql import literal
+from attninf_assets.store.tables import Lake
+
+__all__ = ["connect"]
+
+_SCHEME = "attninf"  # not s3: DuckDB would reach for its own extension
+
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.list_(pa.int64()): "BIGINT[]",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
+}
+
+
+class _OfArrow(ArrowFSWrapper):
+    protocol = _SCHEME
+    cachable = False  # two connections may reach different servers
+
+
+def connect(
+    source: Root | Lake, *tables: str, memory_limit: str | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with a view of each named table as it is now, in the columns of `schemas.TABLES`.
+
+    The views keep showing the versions found here, whatever is written later. A table without rows is an
+    empty view. `memory_limit` is in DuckDB's words ("2GB"); what does not fit spills to the temporary
+    directory. Close the connection when done.
+    """
+    lake = source if isinstance(source, Lake) else Lake(source)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    spill = os.path.join(tempfile.gettempdir(), f"attninf-duckdb-{uuid.uuid4().hex}")
+    connection.execute(f"SET temp_directory = {literal(spill)}")
+    if memory_limit is not None:
+        connection.execute(f"SET memory_limit = {literal(memory_limit)}")
+    if threads is not None:
+        connection.execute(f"SET threads = {int(threads)}")
+    if not lake.root.is_local:
+        filesystem, _ = lake.root.filesystem()
+        connection.register_filesystem(_OfArrow(filesystem))
+    for name in tables:
+        connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name)}')
+    return connection
+
+
+def _view(lake: Lake, name: str) -> str:
+    files = lake.files(name)
+    types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name]}
+    if not files:
+        nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())
+        return f"SELECT {nothing} WHERE false"
+    columns = ", ".join(f'"{column}"::{sql} AS "{column}"' for column, sql in types.items())
+    listed = ", ".join(literal(_as_glob(uri)) for uri in files)
+    hive = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in PARTITIONED_BY[name])
+    partitions = f"hive_partitioning = true, hive_types = {{{hive}}}" if hive else "hive_partitioning = false"
+    return f"SELECT {columns} FROM read_parquet([{listed}], {partitions}, union_by_name = true)"
+
+
+def _as_glob(uri: str) -> str:
+    """The file as DuckDB wants it: paths are patterns there, and S3 goes through our own filesystem."""
+    escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in uri)
+    return escaped.replace("s3://", f"{_SCHEME}://", 1) if uri.startswith("s3://") else escaped

@@ -1,0 +1,117 @@
+"""The one place everything is stored: a local directory or a prefix of an S3 bucket."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from attninf_assets.corpus.filesystems import filesystem_for
+
+__all__ = ["Root"]
+
+
+@dataclass(frozen=True)
+class Root:
+    """A storage root. Build it with `Root.at`, which normalizes and checks the location.
+
+    `storage_options` are the connection's settings and secrets (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ALLOW_HTTP); they never show in the repr.
+    Paths given to the methods are relative to the root, with forward slashes.
+    """
+
+    uri: str  # absolute local path, or s3://bucket/prefix; no trailing slash
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+    @classmethod
+    def at(cls, location: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> "Root":
+        """The root at a local path (relative ones from the working directory) or `s3://bucket/prefix`.
+
+        Raises ValueError for an empty location or any other scheme.
+        """
+        text = os.fspath(location)
+        if text.startswith("s3://"):
+            parts = [part for part in text.removeprefix("s3://").split("/") if part]
+            if not parts or ".." in parts:
+                raise ValueError(f"storage root {text!r}: expected s3://bucket or s3://bucket/prefix")
+            uri = "s3://" + "/".join(parts)
+        elif not text or "://" in text or text.startswith("file:"):
+            raise ValueError(f"storage root {text!r}: expected a local path or s3://bucket/prefix")
+        else:
+            uri = os.path.abspath(os.path.expanduser(text))
+        return cls(uri, dict(storage_options or {}))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a directory of this machine."""
+        return not self.uri.startswith("s3://")
+
+    def table_uri(self, name: str) -> str:
+        """Where the Delta table of that name lies."""
+        return f"{self.uri}/tables/{name}"
+
+    def filesystem(self) -> tuple[pafs.FileSystem, str]:
+        """The root's Arrow filesystem, and the root's own path on it."""
+        return filesystem_for(self.uri, self.storage_options)
+
+    def locate(self, rel: str) -> tuple[pafs.FileSystem, str]:
+        """The root's Arrow filesystem and the full path of `rel` on it.
+
+        Raises ValueError if `rel` is empty, absolute or climbs out of the root.
+        """
+        parts = rel.split("/")
+        if not rel or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"path {rel!r} under {self.uri}: expected a relative path inside the root")
+        fs, base = self.filesystem()
+        return fs, f"{base}/{rel}"
+
+    def read_bytes(self, rel: str) -> bytes:
+        """The whole file; FileNotFoundError if there is none."""
+        fs, path = self.locate(rel)
+        with fs.open_input_stream(path) as stream:
+            return stream.read()
+
+    def write_bytes(self, rel: str, data: bytes) -> None:
+        """Write the file so that readers see the old content or the new, never a part."""
+        fs, path = self.locate(rel)
+        if self.is_local:
+            _write_atomically(Path(path), data)
+        else:
+            with fs.open_output_stream(path) as stream:
+                stream.write(data)
+
+    def exists(self, rel: str) -> bool:
+        """Whether a file, or a directory with something in it, is there."""
+        fs, path = self.locate(rel)
+        return fs.get_file_info(path).type != pafs.FileType.NotFound
+
+    def delete(self, rel: str) -> None:
+        """Delete a file, or a directory with all it holds; nothing happens if there is none."""
+        fs, path = self.locate(rel)
+        kind = fs.get_file_info(path).type
+        if kind == pafs.FileType.Directory:
+            fs.delete_dir(path)
+        elif kind != pafs.FileType.NotFound:
+            fs.delete_file(path)
+
+    def list(self, rel: str) -> list[str]:
+        """Every file below a directory, at any depth, as sorted paths from the root; none if it is absent."""
+        fs, path = self.locate(rel)
+        found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+        base = path[: -len(rel)]
+        return sorted(entry.path.removeprefix(base) for entry in found if entry.type == pafs.FileType.File)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""Scores already paid for but not yet committed, so that a killed run continues where it stopped."""
+
+import io
+import uuid
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attninf_assets.store.root import Root
+from attninf_assets.store.schemas import TABLES
+
+__all__ = ["STAGED_SCORES", "StagedScores"]
+
+STAGED_SCORES = pa.schema(
+    [
+        TABLES["scores"].field(column)
+        for column in ("doc_id", "text_sha256", "n_tokens", "loss_base", "loss_reference", "score", "scored_at")
+    ]
+)
+
+
+class StagedScores:
+    """The staged chunks of one shard under one selector: small Parquet files, each whole or absent."""
+
+    def __init__(self, root: Root, selector_fingerprint: str, domain: str, shard: str) -> None:
+        for part in (selector_fingerprint, domain, shard):
+            if not part or "/" in part or part in (".", ".."):
+                raise ValueError(f"staged scores: {part!r} cannot name a directory")
+        self.root = root
+        self.directory = f"staging/{selector_fingerprint}/{domain}/{shard}"
+
+    def add(self, table: pa.Table) -> None:
+        """Store a chunk with the columns of STAGED_SCORES. When this returns, a killed run keeps it."""
+        buffer = io.BytesIO()
+        pq.write_table(table.select(STAGED_SCORES.names).cast(STAGED_SCORES), buffer, compression="zstd")
+        self.root.write_bytes(f"{self.directory}/{uuid.uuid4().hex}.parquet", buffer.getvalue())
+
+    def read(self) -> pa.Table:
+        """Every staged document once, by doc_id; of several scores of one text the latest is kept.
+
+        Raises ValueError naming the file if one cannot be read.
+        """
+        chunks = [self._chunk(path) for path in self.root.list(self.directory) if _is_chunk(path)]
+        staged = pl.from_arrow(pa.concat_tables([STAGED_SCORES.empty_table(), *chunks]))
+        assert isinstance(staged, pl.DataFrame)
+        by_text = ["doc_id", "text_sha256"]
+        latest = staged.sort(*by_text, "scored_at", "loss_base", "loss_reference").unique(
+            by_text, keep="last", maintain_order=True
+        )
+        return latest.to_arrow().cast(STAGED_SCORES)
+
+    def clear(self) -> None:
+        """Forget every chunk; what the scores table holds makes them useless."""
+        self.root.delete(self.directory)
+
+    def _chunk(self, path: str) -> pa.Table:
+        data = self.root.read_bytes(path)
+        try:
+            return pq.read_table(io.BytesIO(data)).cast(STAGED_SCORES)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ValueError(f"{self.root.uri}/{path}: not a chunk of staged scores: {error}") from error
+
+
+def _is_chunk(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name.endswith(".parquet") and not name.startswith(".")
