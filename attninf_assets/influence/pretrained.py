@@ -36,8 +36,8 @@ def pin_model(source: str, destination: Path) -> ModelDigests:
     """Write the model at `source` to the empty directory `destination` as a plain Hugging Face directory.
 
     `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). Raises `ValueError`
-    naming the source where it does not exist, has no safetensors or GGUF weights, needs remote code, or its tokenizer knows
-    tokens the model does not embed.
+    naming the source where it does not exist, has no safetensors or GGUF weights, needs remote code, or its tokenizer
+    knows tokens the model does not embed.
     """
     path = Path(source).expanduser()
     if path.suffix == ".gguf":

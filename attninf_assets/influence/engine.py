@@ -1,0 +1,74 @@
+"""A selector made ready to score: model, tokenizer and settings loaded and verified."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attninf_assets.influence.pretrained import context_length, load_model, load_tokenizer, start_token
+from attninf_assets.influence.progress import OnProgress, ignore_progress
+from attninf_assets.influence.scoring import DocumentScore, Text, score_documents
+from attninf_assets.influence.selector import NumericClass, Selector
+from attninf_assets.influence.selfcheck import verified
+from attninf_assets.influence.streams import StreamedModel
+
+# Tokens of a packed row, measured best on two CPU cores; on CUDA enough to keep the matrix units full.
+TOKEN_BUDGET = {"cpu": 1024, "mps": 4096, "cuda": 32768}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A pinned model on a device, compared with its own forward pass, and its tokenizer."""
+
+    model: StreamedModel
+    tokenizer: Any
+    start_token: int
+    start_token_name: str  # "bos" or "eos"
+    max_tokens: int  # of a window: as asked, bounded by the model's context
+    token_budget: int
+
+    def score(
+        self, selector: Selector, texts: Iterable[Text], *, n_bytes: int, on_progress: OnProgress = ignore_progress
+    ) -> Iterator[list[DocumentScore]]:
+        """Chunks of document scores under `selector`; see `score_documents`."""
+        return score_documents(
+            self.model,
+            self.tokenizer,
+            selector,
+            texts,
+            start_token=self.start_token,
+            token_budget=self.token_budget,
+            n_bytes=n_bytes,
+            on_progress=on_progress,
+        )
+
+
+@lru_cache(maxsize=1)
+def load_engine(directory: Path, *, numeric_class: NumericClass, max_tokens: int, device: torch.device) -> Engine:
+    """Load and verify the pinned model in `directory`; the last one loaded stays resident in the process.
+
+    Raises `ValueError` naming the architecture where the fast path does not agree with the model's own forward pass.
+    """
+    tokenizer = load_tokenizer(directory)
+    name, token = start_token(tokenizer)
+    model = load_model(directory, numeric_class=numeric_class, device=device)
+    window = bounded_window(max_tokens, model.config)
+    return Engine(
+        model=verified(model, start_token=token, max_tokens=window),
+        tokenizer=tokenizer,
+        start_token=token,
+        start_token_name=name,
+        max_tokens=window,
+        token_budget=TOKEN_BUDGET[device.type],
+    )
+
+
+def bounded_window(max_tokens: int, config: Any) -> int:
+    """`max_tokens`, or what the model's context leaves beside the start token if that is less."""
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, is {max_tokens}")
+    context = context_length(config)
+    return max_tokens if context is None else min(max_tokens, context - 1)

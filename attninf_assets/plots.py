@@ -1,0 +1,74 @@
+"""The pictures in asset metadata: small PNGs inside Markdown, drawn without any global plotting state."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attninf_assets.influence.masking import Head
+
+_BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
+
+
+def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.MarkdownMetadataValue:
+    """Retrieval score of every head, layers across and heads down; the retrieval heads are framed."""
+    n_layers, n_heads = scores_LH.shape
+    figure = Figure(figsize=(max(5.0, 0.26 * n_layers + 1.2), max(2.2, 0.26 * n_heads + 1.1)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(scores_LH.T, cmap="Blues", vmin=0, vmax=max(float(scores_LH.max()), 1e-9), aspect="equal")
+    retrieval = np.array([[head.layer, head.index] for head in retrieval_heads])
+    axes.scatter(retrieval[:, 0], retrieval[:, 1], s=70, marker="s", facecolors="none", edgecolors=_ORANGE, linewidths=1.4)
+    axes.set(xlabel="layer", ylabel="head", title=f"retrieval score; framed: the {len(retrieval_heads)} retrieval heads")
+    axes.set_yticks(range(n_heads))
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return _markdown(figure, "retrieval score of every head")
+
+
+def answer_loss_bars(losses: Mapping[str, float]) -> dg.MarkdownMetadataValue:
+    """Answer loss on the probes: base model, reference model, random sets."""
+    figure = Figure(figsize=(5.5, 0.32 * len(losses) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    names = list(losses)
+    colours = [_ORANGE if name == "retrieval heads masked" else _GREY for name in names]
+    axes.barh(names[::-1], [losses[name] for name in names][::-1], color=colours[::-1])
+    axes.set(xlabel="answer loss on the probes, nats per token")
+    return _markdown(figure, "answer loss under each mask")
+
+
+def score_histogram(scores: np.ndarray) -> dg.MarkdownMetadataValue:
+    """Distribution of attention influence scores; the 1 % tails are gathered at the edges."""
+    figure = Figure(figsize=(5.5, 2.6), layout="constrained")
+    _histogram(figure.subplots(), scores)
+    return _markdown(figure, "histogram of attention influence scores")
+
+
+def score_distributions(
+    scores_by_domain: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
+) -> dg.MarkdownMetadataValue:
+    """One histogram per domain with its score threshold; selected is what lies right of the line."""
+    figure = Figure(figsize=(6.0, 1.7 * len(scores_by_domain)), layout="constrained")
+    for axes, (domain, scores) in zip(
+        figure.subplots(len(scores_by_domain), squeeze=False)[:, 0], sorted(scores_by_domain.items()), strict=True
+    ):
+        _histogram(axes, scores)
+        axes.axvline(thresholds[domain], color=_ORANGE, linewidth=1.8)
+        axes.set_title(f"{domain}: threshold {thresholds[domain]:.4f}", fontsize=9, loc="left")
+    return _markdown(figure, "attention influence scores per domain with the score threshold")
+
+
+def _histogram(axes: Axes, scores: np.ndarray) -> None:
+    finite = scores[np.isfinite(scores)]
+    if len(finite):
+        low, high = np.quantile(finite, [0.01, 0.99])
+        axes.hist(finite.clip(low, high), bins=min(40, max(5, len(finite) // 4)), color=_BLUE)
+    axes.set(xlabel="attention influence score", ylabel="documents")
+
+
+def _markdown(figure: Figure, alternative: str) -> dg.MarkdownMetadataValue:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=80)
+    return dg.MetadataValue.md(f"![{alternative}](data:image/png;base64,{base64.b64encode(png.getvalue()).decode()})")
