@@ -12,6 +12,8 @@ from attninf_assets.corpus.filesystems import filesystem_for
 
 __all__ = ["Root"]
 
+_REFUSED = frozenset("*?[]|^%\\")  # delta-rs mistakes them for URL syntax, DuckDB for patterns
+
 
 @dataclass(frozen=True)
 class Root:
@@ -29,9 +31,13 @@ class Root:
     def at(cls, location: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> "Root":
         """The root at a local path (relative ones from the working directory) or `s3://bucket/prefix`.
 
-        Raises ValueError for an empty location or any other scheme.
+        Raises ValueError for an empty location, any other scheme, and characters that the table format or the
+        query engine would misread: control characters and any of `*?[]|^%` and backslash.
         """
         text = os.fspath(location)
+        refused = sorted(letter for letter in set(text) if letter in _REFUSED or ord(letter) < 32)
+        if refused:
+            raise ValueError(f"storage root {text!r}: the characters {refused} are not supported in it")
         if text.startswith("s3://"):
             parts = [part for part in text.removeprefix("s3://").split("/") if part]
             if not parts or ".." in parts:

@@ -93,7 +93,10 @@ class Lake:
         table = self._open(name)
         if table is None:
             return []
-        return sorted(table.file_uris(file_pruning_predicate=partition_predicate(wanted)))
+        uris = table.file_uris(file_pruning_predicate=partition_predicate(wanted))
+        # delta-rs escapes the root's path as in a URL; below the table the names are those in storage
+        below = (uri.rpartition(f"/tables/{name}/")[2] for uri in uris)
+        return sorted(f"{self.root.table_uri(name)}/{path}" for path in below)
 
     def version(self, name: str) -> int | None:
         """The table's current version, None if there is no table."""
