@@ -1,0 +1,105 @@
+"""Where files lie: a local disk, S3 or the Hugging Face hub, all spoken to through `pyarrow.fs`."""
+
+import fnmatch
+import os
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs
+
+__all__ = ["NO_OPTIONS", "filesystem_for", "join", "matching_files", "split_glob"]
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+_WILDCARDS = frozenset("*?[")
+
+
+def filesystem_for(uri: str, storage_options: Mapping[str, str] = NO_OPTIONS) -> tuple[pa.fs.FileSystem, str]:
+    """The filesystem that holds `uri`, and the path of `uri` on it.
+
+    `uri` is a local path, `s3://bucket/key` or `hf://datasets/org/name/file`. For S3, `storage_options` may hold
+    AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ALLOW_HTTP; what
+    is absent is left to the cloud's own chain (environment, profile, instance role). Other keys are the table store's.
+
+    Raises ValueError for another scheme, and for an http endpoint without AWS_ALLOW_HTTP.
+    """
+    scheme, separator, path = uri.partition("://")
+    if not separator:
+        return pa.fs.LocalFileSystem(), os.path.abspath(uri)
+    if scheme == "s3":
+        return _s3(storage_options), path
+    if scheme == "hf":
+        from huggingface_hub import HfFileSystem  # noqa: PLC0415  slow to import, and seldom needed
+
+        return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(HfFileSystem())), path
+    raise ValueError(f"{uri}: scheme {scheme!r} is not supported; give a local path, s3://… or hf://…")
+
+
+def _s3(options: Mapping[str, str]) -> pa.fs.FileSystem:
+    arguments: dict[str, str] = {}
+    if endpoint := options.get("AWS_ENDPOINT_URL"):
+        parts = urlsplit(endpoint)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is not an http:// or https:// address")
+        if parts.scheme == "http" and options.get("AWS_ALLOW_HTTP", "").lower() not in {"true", "1"}:
+            raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is plain http, which needs AWS_ALLOW_HTTP=true")
+        arguments |= {"scheme": parts.scheme, "endpoint_override": parts.netloc + parts.path.rstrip("/")}
+    for option, argument in (
+        ("AWS_ACCESS_KEY_ID", "access_key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret_key"),
+        ("AWS_SESSION_TOKEN", "session_token"),
+        ("AWS_REGION", "region"),
+    ):
+        if value := options.get(option):
+            arguments[argument] = value
+    return pa.fs.S3FileSystem(**arguments)
+
+
+def join(root: str, path: str) -> str:
+    """`path` below the folder `root`, a local path or a URI."""
+    return f"{root.rstrip('/')}/{path}"
+
+
+def split_glob(pattern: str) -> tuple[str, str]:
+    """Cut a glob into its fixed prefix (a folder, no wildcard in it) and the rest, which is never empty.
+
+    >>> split_glob("s3://bucket/web/2024-*/**/*.parquet")
+    ('s3://bucket/web', '2024-*/**/*.parquet')
+    """
+    parts = pattern.split("/")
+    fixed = next((i for i, part in enumerate(parts) if _WILDCARDS & set(part)), len(parts) - 1)
+    prefix = "/".join(parts[:fixed])
+    return prefix or ("/" if pattern.startswith("/") else ""), "/".join(parts[fixed:])
+
+
+def matching_files(
+    root: str, pattern: str, *, storage_options: Mapping[str, str] = NO_OPTIONS
+) -> Iterator[tuple[str, int]]:
+    """The files below the folder `root` whose path relative to it matches `pattern`: (relative path, bytes), sorted.
+
+    `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included. As in a
+    shell, a wildcard does not match a name's leading dot. A folder that does not exist holds no files.
+    """
+    filesystem, folder = filesystem_for(root, storage_options)
+    selector = pa.fs.FileSelector(folder, recursive="/" in pattern or "**" in pattern, allow_not_found=True)
+    prefix = folder.rstrip("/") + "/"
+    parts = pattern.split("/")
+    found = [
+        (info.path.removeprefix(prefix), info.size or 0)
+        for info in filesystem.get_file_info(selector)
+        if info.type == pa.fs.FileType.File
+    ]
+    yield from sorted((path, size) for path, size in found if _matches(path.split("/"), parts))
+
+
+def _matches(path: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        if _matches(path, pattern[1:]):
+            return True
+        return bool(path) and not path[0].startswith(".") and _matches(path[1:], pattern)
+    if not path or (path[0].startswith(".") and not pattern[0].startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])

@@ -1,0 +1,96 @@
+"""Stream a shard's rows: each becomes a document or is refused with a reason; none is dropped."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from attninf_assets.corpus.filesystems import NO_OPTIONS
+from attninf_assets.corpus.rows import MISSING, Row, read_rows
+from attninf_assets.corpus.schema import Document, Refusal, Shard
+
+__all__ = ["read_shard"]
+
+_KINDS: dict[type, str] = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a float",
+    list: "a list",
+    dict: "an object",
+}
+
+
+class _RowRefusedError(ValueError):
+    """Why a row cannot be a document; the reason is its message."""
+
+
+def read_shard(shard: Shard, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> Iterator[Document | Refusal]:
+    """The rows of a shard in source order, each a `Document` or a `Refusal`.
+
+    Text is streamed: memory holds a few rows, and 16 bytes for each doc_id read so far (to find duplicates). A refused
+    row does not take up its doc_id.
+
+    Raises ValueError, naming the file, if the file is missing, empty, truncated, corrupt or of another format, or if a
+    column is in none of its rows. For JSONL some of this is known only at the end of the file.
+    """
+    first_rows: dict[bytes, int] = {}
+    for row in read_rows(shard, storage_options=storage_options):
+        try:
+            text, doc_id = _text(row), _doc_id(row, shard=shard)
+            if shard.id_column is not None:
+                first = first_rows.setdefault(hashlib.blake2b(doc_id.encode(), digest_size=16).digest(), row.index)
+                if first != row.index:
+                    raise _RowRefusedError(f"doc_id {doc_id!r} is a duplicate of row {first}")
+        except _RowRefusedError as refused:
+            yield Refusal(
+                domain=shard.domain,
+                shard=shard.name,
+                source_uri=shard.uri,
+                source_row=row.index,
+                reason=str(refused),
+            )
+        else:
+            yield Document(
+                doc_id=doc_id,
+                domain=shard.domain,
+                shard=shard.name,
+                source_uri=shard.uri,
+                source_row=row.index,
+                text=text,
+            )
+
+
+def _text(row: Row) -> str:
+    if row.problem is not None:
+        raise _RowRefusedError(row.problem)
+    text = _string(row.text, field="text")
+    if text.isspace():
+        raise _RowRefusedError("text is only whitespace")
+    return text
+
+
+def _doc_id(row: Row, *, shard: Shard) -> str:
+    if shard.id_column is None:
+        return f"{shard.name}:{row.index}"
+    if isinstance(row.doc_id, int) and not isinstance(row.doc_id, bool):
+        return str(row.doc_id)
+    doc_id = _string(row.doc_id, field="doc_id", wanted="a string or an integer")
+    if doc_id.isspace():
+        raise _RowRefusedError("doc_id is only whitespace")
+    return doc_id
+
+
+def _string(value: object, *, field: str, wanted: str = "a string") -> str:
+    if value is MISSING:
+        raise _RowRefusedError(f"{field} is missing")
+    if value is None:
+        raise _RowRefusedError(f"{field} is null")
+    if not isinstance(value, str | bytes):
+        raise _RowRefusedError(f"{field} is {_KINDS.get(type(value), type(value).__name__)}, not {wanted}")
+    if not value:
+        raise _RowRefusedError(f"{field} is empty")
+    try:
+        if isinstance(value, bytes):
+            return value.decode()
+        value.encode()  # fails on lone surrogates, which JSON can spell and UTF-8 cannot
+    except UnicodeError:
+        raise _RowRefusedError(f"{field} is not valid UTF-8") from None
+    return value

@@ -1,0 +1,169 @@
+"""The raw rows of a source file, by format: Parquet by batches, JSONL line by line, text and id as they stand there."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attninf_assets.corpus.filesystems import NO_OPTIONS, filesystem_for
+from attninf_assets.corpus.schema import Shard
+
+__all__ = ["MISSING", "Row", "read_rows"]
+
+
+class _Missing(Enum):
+    MISSING = "missing"
+
+
+MISSING: Final = _Missing.MISSING
+_BATCH_ROWS = 64
+_BUFFER_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it stands in the file. From Parquet, strings come as their bytes."""
+
+    index: int  # 0-based row, or line
+    text: object = MISSING
+    doc_id: object = MISSING
+    problem: str | None = None  # why the row has no fields at all
+
+
+def read_rows(shard: Shard, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> Iterator[Row]:
+    """Every row of the shard's file in order. Raises ValueError, naming the file, for a problem of the file itself."""
+    filesystem, path = filesystem_for(shard.uri, storage_options)
+    with _naming(shard):
+        if shard.format == "parquet":
+            with filesystem.open_input_file(path) as file:
+                yield from _parquet_rows(file, shard)
+        else:
+            with filesystem.open_input_stream(path, compression=None, buffer_size=_BUFFER_BYTES) as stream:
+                yield from _jsonl_rows(stream, shard)
+
+
+@contextmanager
+def _naming(shard: Shard) -> Iterator[None]:
+    """Say which file it was. A failing network or a forbidden file is not the file's fault and passes as it is."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{shard.uri}: there is no such file (shard {shard.key})") from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
+            raise
+        raise ValueError(
+            f"{shard.uri}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: {error}"
+        ) from error
+
+
+def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
+    parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+    schema = parquet.schema_arrow
+    _check_column(schema, shard.text_column, shard=shard, role="text", integers=False)
+    columns = [shard.text_column]
+    if shard.id_column is not None:
+        _check_column(schema, shard.id_column, shard=shard, role="id", integers=True)
+        columns.append(shard.id_column)
+    if parquet.metadata.num_rows == 0:
+        raise ValueError(f"{shard.uri}: the file holds no rows")
+    index = 0
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        texts = _values(batch.column(shard.text_column))
+        doc_ids = [MISSING] * len(texts) if shard.id_column is None else _values(batch.column(shard.id_column))
+        for text, doc_id in zip(texts, doc_ids, strict=True):
+            yield Row(index=index, text=text, doc_id=doc_id)
+            index += 1
+
+
+def _check_column(schema: pa.Schema, column: str, *, shard: Shard, role: str, integers: bool) -> None:
+    found = schema.get_all_field_indices(column)
+    if len(found) != 1:
+        count = "no" if not found else str(len(found))
+        raise ValueError(
+            f"{shard.uri}: the file has {count} column {column!r} ({role} column); it has {', '.join(schema.names)}"
+        )
+    type_ = schema.field(found[0]).type
+    value_type = type_.value_type if pa.types.is_dictionary(type_) else type_
+    if not (
+        _is_stringlike(value_type) or pa.types.is_null(value_type) or (integers and pa.types.is_integer(value_type))
+    ):
+        wanted = "strings or integers" if integers else "strings"
+        raise ValueError(f"{shard.uri}: {role} column {column!r} holds {type_}, not {wanted}")
+
+
+def _is_stringlike(type_: pa.DataType) -> bool:
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+    )
+    return any(test(type_) for test in tests)
+
+
+def _values(column: pa.Array) -> list[object]:
+    """A column as Python values, strings as the bytes they are: nothing promises that those are valid UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return (column.cast(pa.large_binary()) if _is_stringlike(column.type) else column).to_pylist()
+
+
+def _jsonl_rows(stream: pa.NativeFile, shard: Shard) -> Iterator[Row]:
+    """Lines of JSON objects. Arrow's decompressor reads all concatenated frames, and refuses a truncated one."""
+    if compression := {"jsonl.zst": "zstd", "jsonl.gz": "gzip"}.get(shard.format):
+        stream = pa.CompressedInputStream(stream, compression)
+    lines = objects = 0
+    columns = {shard.text_column} | ({shard.id_column} if shard.id_column is not None else set())
+    seen: set[str] = set()
+    for index, line in enumerate(io.BufferedReader(stream, _BUFFER_BYTES)):
+        lines += 1
+        try:
+            fields = _json_object(line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line)
+        except ValueError as error:
+            yield Row(index=index, problem=str(error))
+            continue
+        objects += 1
+        seen.update(columns & fields.keys())
+        yield Row(
+            index=index,
+            text=fields.get(shard.text_column, MISSING),
+            doc_id=MISSING if shard.id_column is None else fields.get(shard.id_column, MISSING),
+        )
+    if not lines:
+        raise ValueError(f"{shard.uri}: the file holds no rows")
+    if not objects:
+        raise ValueError(f"{shard.uri}: none of the {lines} lines is a JSON object; is the file {shard.format}?")
+    for column, role in ((shard.text_column, "text"), (shard.id_column, "id")):
+        if column is not None and column not in seen:
+            raise ValueError(
+                f"{shard.uri}: {role} column {column!r} is in none of the {lines} rows; "
+                f"columns there: {', '.join(fields)}"
+            )
+
+
+def _json_object(line: bytes) -> dict[str, object]:
+    """A line's JSON object. Raises ValueError with the reason a row is refused for."""
+    try:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise ValueError("line is not valid UTF-8") from None
+    except json.JSONDecodeError as error:
+        if not line.strip():
+            raise ValueError("line is empty") from None
+        raise ValueError(f"line is not valid JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("line is not valid JSON: nested too deeply") from None
+    except ValueError:
+        raise ValueError("line is not valid JSON: a number has too many digits") from None
+    if not isinstance(value, dict):
+        raise ValueError("line is not a JSON object")
+    return value
