@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from attninf_assets.corpus.filesystems import filesystem_for
@@ -87,6 +88,22 @@ class Root:
         else:
             with fs.open_output_stream(path) as stream:
                 stream.write(data)
+
+    def open_output(self, rel: str) -> pa.NativeFile:
+        """A stream to a file written piece by piece; it may be seen unfinished, so `move` it when it is whole."""
+        fs, path = self.locate(rel)
+        if self.is_local:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return fs.open_output_stream(path)
+
+    def move(self, rel: str, destination: str) -> None:
+        """Give a file another name in place of any file of that name; readers see the one or the other, whole."""
+        fs, path = self.locate(rel)
+        _, target = self.locate(destination)
+        if self.is_local:
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        fs.move(path, target)
 
     def exists(self, rel: str) -> bool:
         """Whether a file, or a directory with something in it, is there."""
