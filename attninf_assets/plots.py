@@ -21,8 +21,12 @@ def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.
     axes = figure.subplots()
     image = axes.imshow(scores_LH.T, cmap="Blues", vmin=0, vmax=max(float(scores_LH.max()), 1e-9), aspect="equal")
     retrieval = np.array([[head.layer, head.index] for head in retrieval_heads])
-    axes.scatter(retrieval[:, 0], retrieval[:, 1], s=70, marker="s", facecolors="none", edgecolors=_ORANGE, linewidths=1.4)
-    axes.set(xlabel="layer", ylabel="head", title=f"retrieval score; framed: the {len(retrieval_heads)} retrieval heads")
+    axes.scatter(
+        retrieval[:, 0], retrieval[:, 1], s=70, marker="s", facecolors="none", edgecolors=_ORANGE, linewidths=1.4
+    )
+    axes.set(
+        xlabel="layer", ylabel="head", title=f"retrieval score; framed: the {len(retrieval_heads)} retrieval heads"
+    )
     axes.set_yticks(range(n_heads))
     figure.colorbar(image, ax=axes, shrink=0.8)
     return _markdown(figure, "retrieval score of every head")

@@ -28,7 +28,7 @@ _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # 
 class ModelDigests:
     """What a pinned model is, independent of where it lies."""
 
-    model: str  # sha256 over the weight files and the architecture's config
+    model: str  # sha256 over the weight files, the architecture's config and the tokenizer: names the directory
     tokenizer: str
 
 
@@ -59,16 +59,16 @@ def pin_model(source: str, destination: Path) -> ModelDigests:
 
 def digest_model(directory: Path) -> ModelDigests:
     """Digests of a Hugging Face directory: equal digests give equal scores."""
-    weights = sorted(directory.glob("*.safetensors"))
-    config = json.loads((directory / "config.json").read_text())
-    architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
-    model = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for file in weights:
-        model.update(f"{file.name}:{_file_sha256(file)}".encode())
     tokenizer = hashlib.sha256()
     for name in _TOKENIZER_FILES:
         if (directory / name).exists():
             tokenizer.update(f"{name}:{_file_sha256(directory / name)}".encode())
+    config = json.loads((directory / "config.json").read_text())
+    architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
+    model = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
+    for file in sorted(directory.glob("*.safetensors")):
+        model.update(f"{file.name}:{_file_sha256(file)}".encode())
+    model.update(tokenizer.digest())
     return ModelDigests(model.hexdigest(), tokenizer.hexdigest())
 
 

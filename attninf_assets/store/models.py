@@ -6,11 +6,16 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import pyarrow.fs as pafs
+
 from attninf_assets.store.root import Root
 
 
 def publish_directory(root: Root, local: Path, relative: str) -> None:
-    """Move or upload the files of `local` to `relative` under the root; `config.json` comes last, so its presence means complete."""
+    """Copy the files of `local` to `relative` under the root, unless they are there already.
+
+    `config.json` comes last, so its presence means that the directory is complete.
+    """
     if root.exists(f"{relative}/config.json"):
         return
     files = sorted((f for f in local.iterdir() if f.is_file()), key=lambda f: (f.name == "config.json", f.name))
@@ -27,7 +32,8 @@ def publish_directory(root: Root, local: Path, relative: str) -> None:
                 raise
         return
     for file in files:
-        root.upload(file, f"{relative}/{file.name}")
+        remote, path = root.locate(f"{relative}/{file.name}")
+        pafs.copy_files(str(file), path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=remote)
 
 
 def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
@@ -45,7 +51,7 @@ def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             copy = Path(scratch) / "model"
             copy.mkdir()
-            for name in root.list(relative):
-                root.download(f"{relative}/{name}", copy / name)
+            remote, path = root.locate(relative)
+            pafs.copy_files(path, str(copy), source_filesystem=remote, destination_filesystem=pafs.LocalFileSystem())
             os.replace(copy, target)
     return target

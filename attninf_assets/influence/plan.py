@@ -1,0 +1,20 @@
+"""How many probes, how long, and how much evidence: the paper's sizes, and sizes for the sample model on a CPU."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """Sizes of head detection and of the evidence gathered for it."""
+
+    n_probes: int
+    probe_tokens: int  # of one probe, answer included
+    n_evidence_probes: int
+    n_random_sets: int
+    n_audit_probes: int  # on which heads are masked one by one
+
+
+PAPER = ProbePlan(n_probes=800, probe_tokens=4096, n_evidence_probes=64, n_random_sets=5, n_audit_probes=8)
+# On the sample model the upper half of the heads is the same from two probes of 512 tokens on; at the 5 % cut one or
+# two heads swap whatever the number.
+SAMPLE = ProbePlan(n_probes=16, probe_tokens=512, n_evidence_probes=6, n_random_sets=3, n_audit_probes=1)

@@ -1,0 +1,8 @@
+"""The one partitioning of the project, and the pool its device work queues in."""
+
+import dagster as dg
+
+# Keys are `<domain>.<shard>` in [a-z0-9_-]; a shard is one source file.
+corpus_shards = dg.DynamicPartitionsDefinition(name="corpus_shards")
+
+GPU_POOL = "gpu"

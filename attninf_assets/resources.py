@@ -1,0 +1,160 @@
+"""What the assets connect to: storage, the corpus, the selector's source.
+
+The environment is named here and nowhere else.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import boto3.session
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+from pydantic import Field
+
+from attninf_assets.corpus.config import CorpusConfig, discover_shards, find_shard, load_corpus_config
+from attninf_assets.corpus.sample import gather_sample_corpus
+from attninf_assets.corpus.schema import Shard
+from attninf_assets.influence.plan import PAPER as PAPER_PLAN
+from attninf_assets.influence.plan import SAMPLE as SAMPLE_PLAN
+from attninf_assets.influence.plan import ProbePlan
+from attninf_assets.influence.sample_model import fetch_sample_model
+from attninf_assets.store.root import Root
+from attninf_assets.store.tables import Lake
+
+SAMPLE = "sample"
+SETTINGS = ("ATTNINF_ROOT", "ATTNINF_CORPUS", "ATTNINF_SELECTOR", "ATTNINF_SAMPLE_DIR")
+
+
+class LakeResource(dg.ConfigurableResource):
+    """Where everything is stored: one root, a local path or `s3://bucket/prefix`."""
+
+    root: str = Field(description="Local path or s3://bucket/prefix (ATTNINF_ROOT).")
+    s3: dg.ResourceDependency[S3Resource]
+
+    def lake(self) -> Lake:
+        """The tables under the root. Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind."""
+        return Lake(self.storage_root())
+
+    def storage_root(self) -> Root:
+        try:
+            return Root.at(self.root, self.storage_options() if self.root.startswith("s3://") else {})
+        except ValueError as error:
+            raise ValueError(f"ATTNINF_ROOT={self.root!r}: {error}") from error
+
+    def storage_options(self) -> Mapping[str, str]:
+        """Connection settings for `s3://` paths, resolved anew at each call through the S3 resource's own chain."""
+        session = boto3.session.Session(
+            profile_name=self.s3.profile_name,
+            aws_access_key_id=self.s3.aws_access_key_id,
+            aws_secret_access_key=self.s3.aws_secret_access_key,
+            aws_session_token=self.s3.aws_session_token,
+            region_name=self.s3.region_name,
+        )
+        client = self.s3.get_client()
+        options = {"AWS_REGION": client.meta.region_name, "AWS_ENDPOINT_URL": client.meta.endpoint_url}
+        if client.meta.endpoint_url.startswith("http://"):
+            options["AWS_ALLOW_HTTP"] = "true"
+        if (credentials := session.get_credentials()) is not None:
+            frozen = credentials.get_frozen_credentials()
+            options |= {
+                "AWS_ACCESS_KEY_ID": frozen.access_key,
+                "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+                "AWS_SESSION_TOKEN": frozen.token,
+            }
+        return {name: value for name, value in options.items() if value}
+
+    def model_cache(self) -> Path:
+        """Where pinned models of an S3 root are kept locally once downloaded."""
+        return Path(os.path.expanduser("~/.cache/attninf_assets"))
+
+
+class CorpusResource(dg.ConfigurableResource):
+    """The corpus file: which domains there are and where their shards lie."""
+
+    file: str = Field(description="Path of the corpus YAML, or 'sample' for the sample corpus (ATTNINF_CORPUS).")
+    sample_dir: str = Field(description="Where the sample corpus is gathered.")
+    lake: dg.ResourceDependency[LakeResource]
+
+    def config(self) -> CorpusConfig:
+        """The corpus file, validated whole; the sample corpus is gathered first where it is asked for."""
+        path = gather_sample_corpus(Path(self.sample_dir) / "corpus") if self.file == SAMPLE else self.file
+        return load_corpus_config(path, storage_options=self._options(str(path)))
+
+    def shards(self) -> list[Shard]:
+        """Every shard the corpus file's globs match now."""
+        return discover_shards(self.config(), storage_options=self.source_options())
+
+    def shard(self, key: str) -> Shard:
+        """The shard with this partition key. Raises `ValueError` where its file is gone."""
+        return find_shard(self.config(), key, storage_options=self.source_options())
+
+    def source_options(self) -> Mapping[str, str]:
+        """Storage options for the sources: resolved only where some domain lies on S3."""
+        return self._options(*(source.root for source in self.config().domains))
+
+    def _options(self, *locations: str) -> Mapping[str, str]:
+        return self.lake.storage_options() if any(x.startswith("s3://") for x in locations) else {}
+
+
+class SelectorResource(dg.ConfigurableResource):
+    """Where the selector's model comes from."""
+
+    source: str = Field(
+        description="A Hugging Face directory, a .gguf file, org/name@revision, or 'sample' (ATTNINF_SELECTOR)."
+    )
+    sample_dir: str = Field(description="Where the sample model is fetched to.")
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether this is the small sample model, whose probes are fewer and shorter by default."""
+        return self.source == SAMPLE
+
+    @property
+    def plan(self) -> ProbePlan:
+        """How many probes and how much evidence where a run does not say."""
+        return SAMPLE_PLAN if self.is_sample else PAPER_PLAN
+
+    def resolved(self) -> str:
+        """The source as a path or hub id; the sample model is fetched first where it is asked for."""
+        return str(fetch_sample_model(Path(self.sample_dir) / "model")) if self.is_sample else self.source
+
+
+def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
+    """The resources, from ATTNINF_* settings that all have defaults.
+
+    Raises `ValueError` naming the setting and its value where one is unknown or wrong, before any work starts.
+    """
+    unknown = sorted(name for name in os.environ if name.startswith("ATTNINF_") and name not in SETTINGS)
+    if unknown:
+        raise ValueError(f"unknown setting {unknown[0]}={os.environ[unknown[0]]!r}; there are {', '.join(SETTINGS)}")
+    sample_dir = _setting("ATTNINF_SAMPLE_DIR", ".sample")
+    source = _setting("ATTNINF_SELECTOR", SAMPLE)
+    if source != SAMPLE and not Path(source).expanduser().exists() and ("@" not in source or source.count("/") != 1):
+        raise ValueError(
+            f"ATTNINF_SELECTOR={source!r}: no such file or directory, and no hub id with revision (org/name@revision)"
+        )
+    corpus_file = _setting("ATTNINF_CORPUS", SAMPLE)
+    if corpus_file != SAMPLE and "://" not in corpus_file and not Path(corpus_file).is_file():
+        raise ValueError(f"ATTNINF_CORPUS={corpus_file!r}: no such file")
+    s3 = S3Resource()
+    lake = LakeResource(root=_setting("ATTNINF_ROOT", "data"), s3=s3)
+    if not lake.root.startswith("s3://"):
+        lake.storage_root()
+    corpus = CorpusResource(file=corpus_file, sample_dir=sample_dir, lake=lake)
+    if corpus_file != SAMPLE and "://" not in corpus_file:
+        corpus.config()
+    return {
+        "s3": s3,
+        "lake": lake,
+        "corpus": corpus,
+        "selector": SelectorResource(source=source, sample_dir=sample_dir),
+    }
+
+
+def _setting(name: str, default: str) -> str:
+    value = dg.EnvVar(name).get_value(default)
+    assert value is not None
+    if not value.strip():
+        raise ValueError(f"{name} is set but empty; unset it for the default, {default!r}")
+    return value
