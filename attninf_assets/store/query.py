@@ -31,6 +31,10 @@ class _OfArrow(ArrowFSWrapper):
     protocol = _SCHEME
     cachable = False  # two connections may reach different servers
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:  # the inherited one takes the bucket for a host, and drops it
+        return path.removeprefix(f"{_SCHEME}://").rstrip("/")
+
 
 def connect(
     source: Root | Lake, *tables: str, memory_limit: str | None = None, threads: int | None = None

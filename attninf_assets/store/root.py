@@ -1,6 +1,7 @@
 """The one place everything is stored: a local directory or a prefix of an S3 bucket."""
 
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,10 @@ from attninf_assets.corpus.filesystems import filesystem_for
 
 __all__ = ["Root"]
 
-_REFUSED = frozenset("*?[]|^%\\")  # delta-rs mistakes them for URL syntax, DuckDB for patterns
+# Of the characters left out, delta-rs mistakes some for URL syntax and DuckDB some for patterns; on S3 delta-rs escapes
+# all but the plainest twice when it looks for a checkpoint.
+_LOCAL = re.compile(r"[^*?\[\]|^%\\\x00-\x1f]+")
+_S3 = re.compile(r"[A-Za-z0-9._=+/-]+")
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,19 @@ class Root:
     def at(cls, location: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> "Root":
         """The root at a local path (relative ones from the working directory) or `s3://bucket/prefix`.
 
-        Raises ValueError for an empty location, any other scheme, and characters that the table format or the
-        query engine would misread: control characters and any of `*?[]|^%` and backslash.
+        Raises ValueError for an empty location, any other scheme, and characters that the table format or the query
+        engine would misread: locally any of `*?[]|^%`, backslash and control characters, on S3 all but letters,
+        digits and `._=+-`.
         """
         text = os.fspath(location)
-        refused = sorted(letter for letter in set(text) if letter in _REFUSED or ord(letter) < 32)
-        if refused:
-            raise ValueError(f"storage root {text!r}: the characters {refused} are not supported in it")
         if text.startswith("s3://"):
-            parts = [part for part in text.removeprefix("s3://").split("/") if part]
-            if not parts or ".." in parts:
-                raise ValueError(f"storage root {text!r}: expected s3://bucket or s3://bucket/prefix")
+            path = text.removeprefix("s3://")
+            parts = [part for part in path.split("/") if part]
+            if not parts or ".." in parts or not _S3.fullmatch(path):
+                raise ValueError(f"storage root {text!r}: expected s3://bucket/prefix of letters, digits and ._=+-")
             uri = "s3://" + "/".join(parts)
-        elif not text or "://" in text or text.startswith("file:"):
-            raise ValueError(f"storage root {text!r}: expected a local path or s3://bucket/prefix")
+        elif "://" in text or text.startswith("file:") or not _LOCAL.fullmatch(text):
+            raise ValueError(f"storage root {text!r}: expected s3://bucket/prefix or a local path without *?[]|^%\\")
         else:
             uri = os.path.abspath(os.path.expanduser(text))
         return cls(uri, dict(storage_options or {}))
