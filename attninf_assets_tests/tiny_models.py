@@ -1,0 +1,129 @@
+"""Tiny seeded models of many architectures, and a tiny tokenizer: stand-ins for a real selector.
+
+Weights are drawn wide enough that attention is far from uniform, so that a wrong mask shows in the losses.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+VOCAB = 400
+N_LAYERS, N_HEADS, N_KEY_HEADS, HEAD_SIZE = 3, 4, 2, 8
+WINDOW = 7  # sliding window, shorter than the documents of the tests
+CONTEXT = 256
+
+_SHAPE = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS, "num_key_value_heads": N_KEY_HEADS, "head_dim": HEAD_SIZE,
+    "max_position_embeddings": CONTEXT, "initializer_range": 0.3,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+_MULTI_HEAD = {key: value for key, value in _SHAPE.items() if key not in ("num_key_value_heads", "head_dim")}
+_ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
+_GPT2 = {
+    "vocab_size": VOCAB, "n_embd": 32, "n_layer": N_LAYERS, "n_head": N_HEADS, "n_positions": CONTEXT,
+    "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+SUPPORTED: Mapping[str, Callable[[], Any]] = {
+    "llama": lambda: tf.LlamaConfig(**_SHAPE),
+    "llama_tied": lambda: tf.LlamaConfig(**_SHAPE, tie_word_embeddings=True),
+    "mistral": lambda: tf.MistralConfig(**_SHAPE, sliding_window=WINDOW),
+    "qwen2": lambda: tf.Qwen2Config(**_SHAPE),
+    "qwen3": lambda: tf.Qwen3Config(**_SHAPE),
+    "gemma2": lambda: tf.Gemma2Config(
+        **_SHAPE, sliding_window=WINDOW, layer_types=_ALTERNATING, query_pre_attn_scalar=HEAD_SIZE,
+        attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
+    ),
+    "gemma3_text": lambda: tf.Gemma3TextConfig(
+        **_SHAPE, sliding_window=WINDOW, layer_types=_ALTERNATING, query_pre_attn_scalar=HEAD_SIZE
+    ),
+    "phi3": lambda: tf.Phi3Config(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}, sliding_window=WINDOW),
+    "olmo2": lambda: tf.Olmo2Config(**_SHAPE),
+    "gpt_neox": lambda: tf.GPTNeoXConfig(**_MULTI_HEAD),
+    "gpt2": lambda: tf.GPT2Config(**_GPT2),
+    "smollm3": lambda: tf.SmolLM3Config(**_SHAPE, no_rope_layers=[1, 0, 1]),
+    "gpt_oss": lambda: tf.GptOssConfig(
+        **_SHAPE, sliding_window=WINDOW, layer_types=_ALTERNATING, num_local_experts=2, num_experts_per_tok=1
+    ),
+    "granite": lambda: tf.GraniteConfig(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}, logits_scaling=2.0),
+    "cohere": lambda: tf.CohereConfig(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}, logit_scale=0.25),
+    "phi": lambda: tf.PhiConfig(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}),
+}  # fmt: skip
+
+BYPASSING: Mapping[str, Callable[[], Any]] = {
+    "bloom": lambda: tf.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=N_LAYERS, n_head=N_HEADS),
+    "falcon": lambda: tf.FalconConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=N_LAYERS, num_attention_heads=N_HEADS
+    ),
+    "gptj": lambda: tf.GPTJConfig(**(_GPT2 | {"rotary_dim": 4})),
+    "mamba": lambda: tf.MambaConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=N_LAYERS, state_size=4, num_attention_heads=N_HEADS
+    ),
+}
+
+
+@torch.no_grad()
+def tiny_model(name: str, *, seed: int = 0) -> Any:
+    """A random float32 model of a supported or bypassing architecture, in evaluation mode."""
+    config = (SUPPORTED | BYPASSING)[name]()  # type: ignore[operator]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.ndim == 1 or "sinks" in parameter_name:  # biases, norms and sinks start constant
+                torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
+    return model.eval()
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """Eighty distinct plain sentences of eight to twelve words, the tests' corpus."""
+    rng = random.Random(7)
+    return tuple(
+        f"{rng.choice(_WHO)} {rng.choice(_DID)} {rng.choice(_WHAT)} {rng.choice(_WHERE)} on day {number}."
+        for number in range(80)
+    )
+
+
+_WHO = (
+    "The old keeper",
+    "A young chemist",
+    "My neighbour",
+    "Their captain",
+    "Some careful reader",
+    "Her second cousin",
+)
+_DID = ("measured", "painted", "forgot", "described", "sold", "repaired", "weighed", "counted")
+_WHAT = ("a bright lamp", "the broken clock", "seven maps", "an iron bridge", "every letter", "the heavy door")
+_WHERE = ("behind the mill", "near the river", "under a quiet sky", "in the north tower", "beside the road")
+
+
+@cache
+def tiny_tokenizer(*, bos: bool = True) -> Any:
+    """A byte-level BPE of at most `VOCAB` tokens; `bos=False` gives one that has only an EOS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    special = {"eos_token": "</s>", "pad_token": "<pad>"} | ({"bos_token": "<s>"} if bos else {})
+    return tf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def save_tiny_model(directory: Path, *, name: str = "llama", seed: int = 0, bos: bool = True) -> Path:
+    """A Hugging Face directory of a tiny model and its tokenizer."""
+    tiny_model(name, seed=seed).save_pretrained(directory)
+    tiny_tokenizer(bos=bos).save_pretrained(directory)
+    return directory
