@@ -23,7 +23,8 @@ class _Missing(Enum):
 
 MISSING: Final = _Missing.MISSING
 _BATCH_ROWS = 64
-_BUFFER_BYTES = 8 << 20
+_READ_BYTES = 8 << 20  # at a time from the file; on S3, one request
+_LINE_BYTES = 1 << 20  # decompressed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def read_rows(shard: Shard, *, storage_options: Mapping[str, str] = NO_OPTIONS) 
             with filesystem.open_input_file(path) as file:
                 yield from _parquet_rows(file, shard)
         else:
-            with filesystem.open_input_stream(path, compression=None, buffer_size=_BUFFER_BYTES) as stream:
+            with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as stream:
                 yield from _jsonl_rows(stream, shard)
 
 
@@ -64,7 +65,7 @@ def _naming(shard: Shard) -> Iterator[None]:
 
 
 def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
-    parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+    parquet = pq.ParquetFile(file, buffer_size=_READ_BYTES, page_checksum_verification=True)
     schema = parquet.schema_arrow
     _check_column(schema, shard.text_column, shard=shard, role="text", integers=False)
     columns = [shard.text_column]
@@ -124,7 +125,7 @@ def _jsonl_rows(stream: pa.NativeFile, shard: Shard) -> Iterator[Row]:
     lines = objects = 0
     columns = {shard.text_column} | ({shard.id_column} if shard.id_column is not None else set())
     seen: set[str] = set()
-    for index, line in enumerate(io.BufferedReader(stream, _BUFFER_BYTES)):
+    for index, line in enumerate(io.BufferedReader(stream, _LINE_BYTES)):
         lines += 1
         try:
             fields = _json_object(line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line)
@@ -153,7 +154,7 @@ def _jsonl_rows(stream: pa.NativeFile, shard: Shard) -> Iterator[Row]:
 def _json_object(line: bytes) -> dict[str, object]:
     """A line's JSON object. Raises ValueError with the reason a row is refused for."""
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.rstrip(b"\r\n").decode())
     except UnicodeDecodeError:
         raise ValueError("line is not valid UTF-8") from None
     except json.JSONDecodeError as error:
