@@ -70,6 +70,15 @@ class Lake:
             f"lost all {_ATTEMPTS} attempts to other writers"
         ) from conflict
 
+    def replace_if_changed(
+        self, name: str, data: pa.Table, *, where: Mapping[str, str] | None = None
+    ) -> tuple[int | None, bool]:
+        """`replace`, unless the very same rows in the same order are there already; and whether it wrote."""
+        wanted = conform(name, data, where=where or {})
+        if self.exists(name) and self.read(name, where=where).equals(wanted):
+            return self.version(name), False
+        return self.replace(name, data, where=where), True
+
     def read(
         self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, str] | None = None
     ) -> pa.Table:
@@ -148,20 +157,31 @@ def _check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
     features = _UNREADABLE_FEATURES.intersection(table.protocol().reader_features or [])
     if features:
         raise ValueError(f"{uri}: the table uses {', '.join(sorted(features))}, which we cannot read")
-    ours = {field.name: _kind(field) for field in TABLES[name]}
-    stored = {field.name: _kind(field) for field in pa.schema(table.schema().to_arrow())}
-    differing = sorted(column for column in ours | stored if ours.get(column) != stored.get(column))
+    ours, stored = TABLES[name], pa.schema(table.schema().to_arrow())
+    columns = sorted({*ours.names, *stored.names})
+    differing = [column for column in columns if not _same(_field(ours, column), _field(stored, column))]
     if differing:
-        details = "; ".join(
-            f"{column}: {stored.get(column, 'absent')}, expected {ours.get(column, 'absent')}" for column in differing
-        )
-        raise ValueError(f"{uri}: not our table {name}: {details}")
+        details = "; ".join(f"{_kind(_field(stored, one))}, expected {_kind(_field(ours, one))}" for one in differing)
+        raise ValueError(f"{uri}: not our table {name}: differing columns {differing}: {details}")
     partitions = table.metadata().partition_columns
     if partitions != PARTITIONED_BY[name]:
         raise ValueError(f"{uri}: partitioned by {partitions}, expected {PARTITIONED_BY[name]}")
 
 
-def _kind(field: pa.Field) -> str:
+def _field(schema: pa.Schema, column: str) -> pa.Field | None:
+    return schema.field(column) if column in schema.names else None
+
+
+def _same(ours: pa.Field | None, stored: pa.Field | None) -> bool:
+    if ours is None or stored is None:
+        return False
+    # types compare, rather than fields: they disregard what a list's elements are called
+    return ours.type == stored.type and ours.nullable == stored.nullable
+
+
+def _kind(field: pa.Field | None) -> str:
+    if field is None:
+        return "absent"
     return f"{field.type}" if field.nullable else f"{field.type} not null"
 
 

@@ -1,0 +1,99 @@
+"""Root: where everything is stored."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from attninf_assets.store import root as root_module
+from attninf_assets.store.root import Root
+
+
+@pytest.mark.parametrize(
+    ("given", "uri"),
+    [
+        ("/data/lake/", "/data/lake"),
+        ("/data/./a/../lake", "/data/lake"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/a//b/", "s3://bucket/a/b"),
+    ],
+)
+def test_a_location_is_normalized(given: str, uri: str) -> None:
+    assert Root.at(given).uri == uri
+
+
+def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Root.at("data").uri == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "gs://bucket/x",
+        "",
+        "s3://",
+        "s3://a/../b",
+        "hf://datasets/x",
+        "file:///x",
+        "/a[b]",
+        "/a%20b",
+        "/a*",
+        "s3://b/a b",
+    ],
+)
+def test_a_location_we_cannot_serve_is_refused_by_name(location: str) -> None:
+    with pytest.raises(ValueError, match="storage root") as refusal:
+        Root.at(location)
+    assert repr(location) in str(refusal.value)
+
+
+def test_secrets_do_not_show_in_the_repr_and_survive_pickling() -> None:
+    root = Root.at("s3://bucket/x", {"AWS_SECRET_ACCESS_KEY": "hush"})
+    assert "hush" not in f"{root!r} {root}"
+    assert pickle.loads(pickle.dumps(root)) == root
+    assert hash(root) == hash(Root.at("s3://bucket/x"))
+
+
+def test_what_is_written_is_read_listed_moved_and_deleted(root: Root) -> None:
+    assert root.list("a") == []
+    assert not root.exists("a/b/one")
+    root.write_bytes("a/b/one", b"1")
+    root.write_bytes("a/two", b"2")
+    root.write_bytes("a/two", b"3")
+    assert root.list("a") == ["a/b/one", "a/two"]
+    assert root.read_bytes("a/two") == b"3"
+    root.move("a/two", "a/b/one")
+    assert root.list("a") == ["a/b/one"]
+    assert root.read_bytes("a/b/one") == b"3"
+    assert root.exists("a/b/one")
+    root.delete("a/b/one")
+    root.delete("a/b/one")
+    assert not root.exists("a/b/one")
+    root.write_bytes("a/c/d", b"4")
+    root.delete("a")
+    assert root.list("a") == []
+
+
+@pytest.mark.parametrize("rel", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "."])
+def test_a_path_outside_the_root_is_refused(tmp_path: Path, rel: str) -> None:
+    with pytest.raises(ValueError, match="relative path inside the root"):
+        Root.at(tmp_path).delete(rel)
+
+
+def test_an_interrupted_write_leaves_the_old_content_and_no_debris(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Root.at(tmp_path)
+    root.write_bytes("x", b"old")
+
+    def full_disk(_: int) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(root_module.os, "fsync", full_disk)
+        with pytest.raises(OSError, match="disk full"):
+            root.write_bytes("x", b"new")
+    assert root.read_bytes("x") == b"old"
+    assert os.listdir(tmp_path) == ["x"]
