@@ -1,0 +1,117 @@
+"""Exact score thresholds against one window query: same cuts, how long, how much memory.
+
+python -m benchmarks.bench_thresholds --rows 2000000 --memory-limit 2GB
+"""
+
+import argparse
+import multiprocessing as mp
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from attninf_assets.selection.thresholds import Budget, score_thresholds
+from attninf_assets.store.sql import literal
+
+_FRACTION = 0.2
+
+# Spreads of scores: as they come, one score for all, and a range of a millionth with a few far outliers.
+_SPREADS = {
+    "uniform": "random()",
+    "one score": "0.25",
+    "narrow, outliers": "CASE WHEN random() < 1e-5 THEN 1e6 * random() ELSE 0.25 + 1e-6 * random() END",
+}
+
+# Twenty domains, the first with half of all documents.
+_SCORES = """
+    COPY (
+        SELECT printf('doc-%012d', range) AS doc_id, 'domain-' || (CASE WHEN range % 2 = 0 THEN 0 ELSE range % 20 END)
+               AS domain, (1 + 1000 * random())::BIGINT AS n_tokens, ({spread})::DOUBLE AS score, 'f' AS selector_fingerprint
+        FROM range({rows})
+    ) TO {file} (FORMAT parquet)
+"""
+
+_WINDOW = """
+    SELECT domain, count(*), sum(n_tokens), min_by(doc_id, place) FROM (
+        SELECT domain, doc_id, n_tokens, -row_number() OVER best AS place, sum(n_tokens) OVER best AS tokens,
+               row_number() OVER best AS n, count(*) OVER whole AS documents, sum(n_tokens) OVER whole AS tokens_total
+        FROM scores
+        WINDOW best AS (PARTITION BY domain ORDER BY score DESC, doc_id DESC ROWS UNBOUNDED PRECEDING),
+               whole AS (PARTITION BY domain)
+    ) WHERE {reached} GROUP BY domain ORDER BY domain
+"""
+_REACHED = {  # a fifth, in integers
+    "documents": "n <= (documents + 4) // 5",
+    "tokens": "tokens - n_tokens < (tokens_total + 4) // 5",
+}
+
+Cuts = list[tuple[str, int, int, str]]
+
+
+def main() -> None:
+    """Print the table of measurements."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--memory-limit", default="2GB")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--spread", choices=_SPREADS, action="append", help="default: all")
+    parser.add_argument("--budget", choices=_REACHED, action="append", help="default: both")
+    arguments = parser.parse_args()
+    methods: dict[str, Callable[..., Cuts]] = {"narrowing": _by_narrowing, "window": _by_window}
+    print(f"{arguments.rows:,} rows, memory limit {arguments.memory_limit}, {arguments.threads} threads")
+    print(f"{'scores':<18} {'budget':<10} {'method':<10} {'seconds':>8} {'peak MB':>8} {'selected':>12}  same cuts")
+    with tempfile.TemporaryDirectory(prefix="attninf-bench-") as directory:
+        file = Path(directory) / "scores.parquet"
+        for spread in arguments.spread or _SPREADS:
+            duckdb.sql(_SCORES.format(spread=_SPREADS[spread], rows=arguments.rows, file=literal(str(file))))
+            for budget in arguments.budget or _REACHED:
+                found: list[Cuts | None] = []
+                for name, method in methods.items():
+                    cuts, seconds, peak = _alone(method, str(file), budget, arguments.memory_limit, arguments.threads)
+                    found.append(cuts)
+                    selected = f"{sum(n for _, n, _, _ in cuts):,}" if cuts else "no memory"
+                    same = "" if len(found) < len(methods) or None in found else str(found[0] == found[1])
+                    print(f"{spread:<18} {budget:<10} {name:<10} {seconds:>8.2f} {peak:>8.0f} {selected:>12}  {same}")
+
+
+def _alone(
+    method: Callable[..., Cuts], file: str, budget: str, memory_limit: str, threads: int
+) -> tuple[Cuts | None, float, float]:
+    """Run in a process of its own: the cuts (None: out of memory), seconds, and the process's peak memory in MB."""
+    context = mp.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_measured, (method, file, budget, memory_limit, threads))
+
+
+def _measured(
+    method: Callable[..., Cuts], file: str, budget: str, memory_limit: str, threads: int
+) -> tuple[Cuts | None, float, float]:
+    with tempfile.TemporaryDirectory(prefix="attninf-bench-") as spill, duckdb.connect() as connection:
+        connection.execute(f"SET temp_directory = {literal(spill)}")
+        connection.execute(f"SET memory_limit = {literal(memory_limit)}")
+        connection.execute(f"SET threads = {threads}")
+        connection.execute(f"CREATE VIEW scores AS FROM {literal(file)}")
+        begin = time.perf_counter()
+        cuts: Cuts | None
+        try:
+            cuts = method(connection, budget)
+        except duckdb.OutOfMemoryException:
+            cuts = None
+        seconds = time.perf_counter() - begin
+    return cuts, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _by_narrowing(connection: duckdb.DuckDBPyConnection, budget: Budget) -> Cuts:
+    found = score_thresholds(connection, selector_fingerprint="f", fraction=_FRACTION, budget=budget).to_pylist()
+    return [(row["domain"], row["n_selected"], row["tokens_selected"], row["threshold_doc_id"]) for row in found]
+
+
+def _by_window(connection: duckdb.DuckDBPyConnection, budget: Budget) -> Cuts:
+    return connection.execute(_WINDOW.format(reached=_REACHED[budget])).fetchall()
+
+
+if __name__ == "__main__":
+    main()
