@@ -29,7 +29,8 @@ _SPREADS = {
 _SCORES = """
     COPY (
         SELECT printf('doc-%012d', range) AS doc_id, 'domain-' || (CASE WHEN range % 2 = 0 THEN 0 ELSE range % 20 END)
-               AS domain, (1 + 1000 * random())::BIGINT AS n_tokens, ({spread})::DOUBLE AS score, 'f' AS selector_fingerprint
+               AS domain, (1 + 1000 * random())::BIGINT AS n_tokens, ({spread})::DOUBLE AS score,
+               'f' AS selector_fingerprint
         FROM range({rows})
     ) TO {file} (FORMAT parquet)
 """
@@ -93,6 +94,7 @@ def _measured(
         connection.execute(f"SET temp_directory = {literal(spill)}")
         connection.execute(f"SET memory_limit = {literal(memory_limit)}")
         connection.execute(f"SET threads = {threads}")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute(f"CREATE VIEW scores AS FROM {literal(file)}")
         begin = time.perf_counter()
         cuts: Cuts | None

@@ -48,6 +48,7 @@ def connect(
     lake = source if isinstance(source, Lake) else Lake(source)
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     spill = os.path.join(tempfile.gettempdir(), f"attninf-duckdb-{uuid.uuid4().hex}")
     connection.execute(f"SET temp_directory = {literal(spill)}")
     if memory_limit is not None:
