@@ -10,6 +10,7 @@ import random
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 N_DEMONSTRATIONS = 3
@@ -45,6 +46,14 @@ class Probe:
 class _Value:
     text: str
     token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    key: str
+    key_in_object: tuple[int, ...]
+    key_in_question: tuple[int, ...]
+    value: _Value
 
 
 def build_probes(
@@ -103,30 +112,26 @@ def _build_probe(
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    pairs: list[tuple[str, _Value]] = []
-    pieces: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # per pair: its key in the object, its key in a question
     closing, comma = encode('"'), encode(", ")
     end_of_object, end_of_answer = encode("}\n"), encode('"\n')
-    used = 1 + len(encode(_INSTRUCTION)) + len(end_of_object)
-    shortest = min(len(value.token_ids) for value in values)
-    key, in_object, in_question = _draw_key(random_, encode)
-    for value in random_.sample(values, len(values)):
-        overhead, times = len(in_object) + len(closing) + len(comma), 1
-        if len(pairs) <= N_DEMONSTRATIONS:  # the query and the demonstrated pairs stand in a question, too
-            overhead, times = overhead + len(in_question) + len(end_of_answer), 2
-        if used + overhead + times * shortest > max_tokens:
-            break
-        if used + overhead + times * len(value.token_ids) > max_tokens:
-            continue
-        used += overhead + times * len(value.token_ids)
-        pairs.append((key, value))
-        pieces.append((in_object, in_question))
-        key, in_object, in_question = _draw_key(random_, encode)
-    if len(pairs) <= N_DEMONSTRATIONS:
-        raise ValueError(
-            f"max_tokens={max_tokens} has no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query; "
-            "about 500 tokens are needed"
-        )
+    around = 1 + len(encode(_INSTRUCTION)) + len(end_of_object)
+    candidates = values
+    draw = partial(
+        _draw_pairs,
+        encode=encode,
+        budget=max_tokens - around,
+        ends=(len(closing) + len(comma), len(end_of_answer)),
+        random_=random_,
+    )
+    while len(pairs := draw(candidates)) <= N_DEMONSTRATIONS:
+        if len(candidates) == N_DEMONSTRATIONS + 1:
+            raise ValueError(
+                f"max_tokens={max_tokens} has no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query, "
+                "even of the shortest sentences; 512 are usually enough"
+            )
+        # Long sentences came first and left no room: draw again from the shorter half.
+        n_shorter = max(N_DEMONSTRATIONS + 1, len(candidates) // 2)
+        candidates = sorted(candidates, key=lambda value: len(value.token_ids))[:n_shorter]
 
     # The first pair is the query, the next three are demonstrated; everyone else stands around them.
     others = random_.sample(range(1, len(pairs)), len(pairs) - 1)
@@ -147,17 +152,17 @@ def _build_probe(
     for place, index in enumerate(arrangement):
         if place:
             write(", ", comma)
-        key, value = pairs[index]
-        write(f'"{key}": "', pieces[index][0])
-        start = write(value.text, value.token_ids)
+        pair = pairs[index]
+        write(f'"{pair.key}": "', pair.key_in_object)
+        start = write(pair.value.text, pair.value.token_ids)
         if index == 0:
             span_start = start
         write('"', closing)
     write("}\n", end_of_object)
     for index in (*range(1, N_DEMONSTRATIONS + 1), 0):
-        key, value = pairs[index]
-        write(f'\nKey: "{key}"\nValue: "', pieces[index][1])
-        answer_start = write(value.text, value.token_ids)
+        pair = pairs[index]
+        write(f'\nKey: "{pair.key}"\nValue: "', pair.key_in_question)
+        answer_start = write(pair.value.text, pair.value.token_ids)
         if index:
             write('"\n', end_of_answer)
     assert len(ids) <= max_tokens
@@ -170,6 +175,36 @@ def _build_probe(
         n_pairs=len(pairs),
         query_index=query_index,
     )
+
+
+def _draw_pairs(
+    candidates: Sequence[_Value],
+    encode: Callable[[str], tuple[int, ...]],
+    *,
+    budget: int,
+    ends: tuple[int, int],
+    random_: random.Random,
+) -> list[_Pair]:
+    """As many pairs as fit into `budget` tokens, values drawn at random; `ends` is what closes a value in either place.
+
+    The first pairs, the query and the demonstrated ones, stand in a question, too. Fewer than those may fit.
+    """
+    pairs: list[_Pair] = []
+    used = 0
+    shortest = min(len(value.token_ids) for value in candidates)
+    key, in_object, in_question = _draw_key(random_, encode)
+    for value in random_.sample(candidates, len(candidates)):
+        overhead, times = len(in_object) + ends[0], 1
+        if len(pairs) <= N_DEMONSTRATIONS:
+            overhead, times = overhead + len(in_question) + ends[1], 2
+        if used + overhead + times * shortest > budget:
+            break
+        if used + overhead + times * len(value.token_ids) > budget:
+            continue
+        used += overhead + times * len(value.token_ids)
+        pairs.append(_Pair(key, in_object, in_question, value))
+        key, in_object, in_question = _draw_key(random_, encode)
+    return pairs
 
 
 def _draw_key(
