@@ -127,7 +127,7 @@ def test_masking_a_query_head_leaves_the_heads_that_share_its_key_head_untouched
 @pytest.mark.parametrize("kwargs", [{}, {"sliding_window": 5}, {"softcap": 1.5}, {"s_aux": torch.zeros(N_HEADS)}])
 def test_documents_of_one_row_never_see_each_other(kwargs: dict[str, Any]) -> None:
     case = drawn(14)
-    alone = run(tuple(x[:, :, 6:] for x in case), [(0, 8)], masked=None, mask="uniform", **kwargs)  # type: ignore[arg-type]
+    alone = run(tuple(x[:, :, 6:] for x in case), [(0, 8)], masked=None, mask="uniform", **kwargs)
     packed = run(case, [(0, 6), (6, 14)], masked=None, mask="uniform", **kwargs)
     torch.testing.assert_close(packed[:, 6:], alone)
 
