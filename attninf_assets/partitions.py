@@ -3,6 +3,7 @@
 import dagster as dg
 
 # Keys are `<domain>.<shard>` in [a-z0-9_-]; a shard is one source file.
-corpus_shards = dg.DynamicPartitionsDefinition(name="corpus_shards")
+CORPUS_SHARDS = "corpus_shards"
+corpus_shards = dg.DynamicPartitionsDefinition(name=CORPUS_SHARDS)
 
 GPU_POOL = "gpu"

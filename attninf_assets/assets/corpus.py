@@ -30,9 +30,12 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
         return ids_elsewhere(tables, ids, domain=shard.domain, shard=shard.name)
 
     indexed = index_shard(shard, storage_options=corpus.source_options(), known_elsewhere=known_elsewhere)
-    tables.replace("quarantine", indexed.quarantine, where=where)
-    version = tables.replace("documents", indexed.documents, where=where)
-    context.log.info(f"{shard.uri}: {indexed.n_documents:,} documents indexed, {indexed.n_refused:,} rows refused")
+    tables.replace_if_changed("quarantine", indexed.quarantine, where=where)
+    version, changed = tables.replace_if_changed("documents", indexed.documents, where=where)
+    context.log.info(
+        f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if changed else 'found unchanged'}, "
+        f"{indexed.n_refused:,} rows refused"
+    )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(indexed.content_digest),
         metadata={

@@ -1,0 +1,106 @@
+"""Attention influence scores, shard by shard."""
+
+import hashlib
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from attninf_assets.assets.corpus import raw_corpus
+from attninf_assets.assets.metadata import column_schema, quantiles, records, reporter
+from attninf_assets.assets.selector import retrieval_heads
+from attninf_assets.influence.engine import Engine, load_engine
+from attninf_assets.influence.pretrained import choose_device
+from attninf_assets.partition_scores import PartitionScores, update_partition_scores
+from attninf_assets.partitions import GPU_POOL, corpus_shards
+from attninf_assets.plots import score_histogram
+from attninf_assets.resources import CorpusResource, LakeResource
+from attninf_assets.store.models import local_directory
+from attninf_assets.store.selectors import current_selector
+
+
+@dg.asset(
+    deps=[raw_corpus, retrieval_heads],
+    partitions_def=corpus_shards,
+    group_name="scores",
+    kinds={"deltalake", "pytorch"},
+    pool=GPU_POOL,
+    metadata={**column_schema("scores"), "dagster/table_name": "scores"},
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+)
+def attention_influence_scores(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+) -> dg.MaterializeResult:
+    """How much each document's loss rises when the retrieval heads are masked.
+
+    The attention influence score is (loss_reference - loss_base) / loss_base. Only documents whose text or whose
+    selector changed are scored; a partition that is current is left as it is. An interrupted run is continued."""
+    tables = lake.lake()
+    selector = current_selector(tables.root).selector
+
+    def load() -> Engine:
+        directory = f"selectors/{selector.model_digest}"
+        return load_engine(
+            local_directory(tables.root, directory, cache=lake.model_cache()),
+            numeric_class=selector.numeric_class,
+            max_tokens=selector.max_tokens,
+            device=choose_device(),
+        )
+
+    scores = update_partition_scores(
+        tables,
+        corpus.shard(context.partition_key),
+        selector,
+        load=load,
+        storage_options=corpus.source_options(),
+        on_progress=reporter(context.log),
+    )
+    context.log.info(_story(scores))
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(_content_digest(scores.table, selector.fingerprint)),
+        metadata={
+            "selector_fingerprint": selector.fingerprint,
+            "dagster/partition_row_count": len(scores.table),
+            "dagster/uri": tables.root.table_uri("scores"),
+            "documents_scored": scores.n_scored,
+            "documents_resumed": scores.n_resumed,
+            "documents_reused": scores.n_reused,
+            "tokens": int(pc.sum(scores.table["n_tokens"]).as_py() or 0),
+            "tokens_scored": scores.tokens_scored,
+            "seconds_scoring": round(scores.seconds, 3),
+            "tokens_per_second": round(scores.tokens_scored / scores.seconds, 1) if scores.seconds else 0.0,
+            **_distribution(scores.table),
+        },
+    )
+
+
+def _story(scores: PartitionScores) -> str:
+    if scores.was_current:
+        return f"all {scores.n_reused:,} scores are current: nothing to do"
+    return (
+        f"{scores.n_scored:,} documents scored ({scores.tokens_scored:,} tokens in {scores.seconds:.1f} s), "
+        f"{scores.n_resumed:,} taken over from an interrupted run, {scores.n_reused:,} already current"
+    )
+
+
+def _content_digest(table: pa.Table, fingerprint: str) -> str:
+    """Changes when any document's text, the set of documents or the selector does, and never otherwise."""
+    digest = hashlib.sha256(fingerprint.encode())
+    texts = table.select(["doc_id", "text_sha256"]).sort_by("doc_id")
+    for doc_id, text_sha256 in zip(*(column.to_pylist() for column in texts.columns), strict=True):
+        digest.update(f"\0{doc_id}\0{text_sha256}".encode())
+    return digest.hexdigest()
+
+
+def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:
+    scores = table["score"].to_numpy()
+    ranked = table.filter(pc.is_finite(table["score"])).sort_by([("score", "descending"), ("doc_id", "descending")])
+    shown = pa.concat_tables([ranked.slice(0, 5), ranked.slice(max(5, len(ranked) - 5))])
+    columns = ["doc_id", "n_tokens", "loss_base", "loss_reference", "score"]
+    return {
+        "scores": quantiles(scores),
+        "loss_base": quantiles(table["loss_base"].to_numpy()),
+        "histogram": score_histogram(np.asarray(scores, dtype=float)),
+        "highest_and_lowest": records(shown.select(columns).to_pylist()),
+    }

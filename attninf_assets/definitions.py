@@ -1,0 +1,33 @@
+"""Everything there is, by name."""
+
+import dagster as dg
+
+from attninf_assets.assets.corpus import raw_corpus
+from attninf_assets.assets.mixture import training_corpus
+from attninf_assets.assets.scores import attention_influence_scores
+from attninf_assets.assets.selection import score_thresholds, selected_subset
+from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, selector_model
+from attninf_assets.automation import ingest_job, new_shards
+from attninf_assets.checks import CHECKS
+from attninf_assets.resources import resources_from_environment
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    """The project: assets in the order of the method, checks, jobs, sensors, resources."""
+    return dg.Definitions(
+        assets=[
+            raw_corpus,
+            selector_model,
+            retrieval_probes,
+            retrieval_heads,
+            attention_influence_scores,
+            score_thresholds,
+            selected_subset,
+            training_corpus,
+        ],
+        asset_checks=CHECKS,
+        jobs=[ingest_job],
+        sensors=[new_shards],
+        resources=resources_from_environment(),
+    )
