@@ -21,9 +21,8 @@ _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
 
 
-@dg.logger(description="The story of a run, a line at a time: what assets say, and warnings.")
-def story_logger(_: dg.InitLoggerContext) -> logging.Logger:
-    """A console logger without Dagster's own events."""
+def _story_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """A console logger for what assets say and for warnings, without Dagster's own events."""
     logger = logging.Logger("attninf_demo", level=logging.INFO)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Story())
@@ -45,7 +44,7 @@ def main() -> None:
     assert isinstance(corpus, CorpusResource)
     assert isinstance(lake, LakeResource)
     job = dg.Definitions.merge(
-        definitions(), dg.Definitions(loggers={"console": story_logger})
+        definitions(), dg.Definitions(loggers={"console": dg.LoggerDefinition(_story_logger)})
     ).resolve_implicit_global_asset_job_def()
     scored = 0
     with dg.DagsterInstance.get() as instance:
@@ -68,7 +67,9 @@ def main() -> None:
             _say(f"scores: shard {number} of {len(shards)}, {key}")
             result = materialize(["attention_influence_scores"], key)
             (done,) = result.asset_materializations_for_node("attention_influence_scores")
-            scored += int(done.metadata["documents_scored"].value or 0)  # type: ignore[call-overload]
+            n_scored = done.metadata["documents_scored"].value
+            assert isinstance(n_scored, int)
+            scored += n_scored
         _say("selection and mix")
         materialize(_SELECTION)
     _summary(lake, scored=scored, seconds=time.monotonic() - started)

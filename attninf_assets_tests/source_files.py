@@ -28,8 +28,11 @@ def json_lines(rows: Sequence[object]) -> bytes:
 
 
 def write_jsonl(path: Path, content: bytes, *, format: str) -> None:
-    compress = {"jsonl": bytes, "jsonl.zst": zstandard.compress, "jsonl.gz": gzip.compress}[format]
-    path.write_bytes(compress(content))
+    if format == "jsonl.zst":
+        content = zstandard.compress(content)
+    elif format == "jsonl.gz":
+        content = gzip.compress(content)
+    path.write_bytes(content)
 
 
 def write_parquet(path: Path, **columns: object) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attninf_assets.corpus.config import (
@@ -249,6 +249,8 @@ _relative_paths = st.text(min_size=1, max_size=300).filter(lambda path: "\0" not
 
 
 @given(path=_relative_paths, format=st.sampled_from(FORMATS))
+@example(path="A" * 1000, format="parquet")
+@example(path="a" * 1000, format="parquet")
 def test_a_shards_name_is_always_valid(path: str, format: str) -> None:
     name = shard_name(path, format=format)
     assert re.fullmatch("[a-z0-9_-]{1,200}", name)

@@ -62,6 +62,16 @@ def test_a_folder_whose_name_holds_wildcards_is_taken_literally(tmp_path: Path) 
     assert _matched(str(folder), "*.parquet") == ["x.parquet"]
 
 
+def test_a_wildcard_does_not_match_a_leading_dot(tmp_path: Path) -> None:
+    for path in [".unfinished.parquet", ".git/a.parquet", "b/.c/a.parquet", "b/a.parquet"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert _matched(str(tmp_path), "*.parquet") == []
+    assert _matched(str(tmp_path), "*/*.parquet") == ["b/a.parquet"]
+    assert _matched(str(tmp_path), "**/*.parquet") == ["b/a.parquet"]
+    assert _matched(str(tmp_path), ".*/*.parquet") == [".git/a.parquet"]
+
+
 def test_sizes_are_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     assert list(matching_files(str(tmp_path), "*")) == [("x", 5)]

@@ -251,7 +251,7 @@ def test_a_byte_order_mark_does_not_hide_the_first_line(tmp_path: Path) -> None:
 def test_parquet_bytes_that_are_not_utf8_are_refused_alone(tmp_path: Path) -> None:
     values = [b"good", b"\xff\xfe", None, "gut ü".encode(), b"\xed\xa0\x80"]
     lying = pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
-    for column in (lying, pa.array(values, pa.binary())):
+    for column in (lying, lying.dictionary_encode(), pa.array(values, pa.binary())):
         assert _parquet_reasons(tmp_path, text=column) == {
             1: "text is not valid UTF-8",
             2: "text is null",
@@ -329,7 +329,7 @@ def test_a_truncated_second_frame_never_ends_in_silence(tmp_path: Path, format: 
 def test_a_file_damaged_in_the_middle_is_an_error(tmp_path: Path, format: str) -> None:
     path = tmp_path / "x"
     if format == "parquet":
-        pq.write_table(pa.table({"text": [f"text {i}" for i in range(5000)]}), path, write_page_checksum=True)
+        pq.write_table(pa.table({"text": [f"text {i}" for i in range(5000)]}), path)
     else:
         write_jsonl(path, json_lines([{"text": f"text {i} {i**3}"} for i in range(5000)]), format=format)
     content = bytearray(path.read_bytes())
@@ -337,6 +337,15 @@ def test_a_file_damaged_in_the_middle_is_an_error(tmp_path: Path, format: str) -
         content[i] ^= 0xFF
     path.write_bytes(bytes(content))
     assert f"cannot be read as {format}" in _complaint(path, format=format)
+
+
+def test_a_changed_letter_under_a_page_checksum_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    table = pa.table({"text": ["one", "two", "three"]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2].replace(b"two", b"tow", 1) + content[len(content) // 2 :])
+    assert "cannot be read as parquet" in _complaint(path, format="parquet")
 
 
 @pytest.mark.parametrize(("written", "declared"), list(permutations(FORMATS, 2)))

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -63,14 +65,33 @@ def test_no_two_documents_are_the_same(documents: list[Document]) -> None:
 
 
 def test_gathering_again_elsewhere_writes_the_same_bytes(corpus_file: Path, tmp_path: Path) -> None:
-    again = gather_sample_corpus(tmp_path / "again")
-    assert _contents(again.parent) == _contents(corpus_file.parent)
+    gather = "import sys; from attninf_assets.corpus.sample import gather_sample_corpus as g; g(sys.argv[1])"
+    again = tmp_path / "again"
+    subprocess.run([sys.executable, "-c", gather, again], check=True, env=os.environ | {"PYTHONHASHSEED": "12345"})
+    assert _contents(again) == _contents(corpus_file.parent)
+
+
+def test_it_is_written_beside_its_place_so_that_one_rename_completes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def write(directory: Path) -> None:
+        written.append(directory)
+        directory.mkdir()
+        (directory / "corpus.yaml").touch()
+
+    monkeypatch.setattr("attninf_assets.corpus.sample._write_corpus", write)
+    corpus_file = gather_sample_corpus(tmp_path / "corpus")
+    assert [directory.parent.parent for directory in written] == [tmp_path]
+    assert os.listdir(tmp_path) == ["corpus"]
+    assert corpus_file.exists()
 
 
 def test_nothing_of_this_machine_is_in_it(documents: list[Document]) -> None:
     for document in documents:
-        assert str(Path.home()) + "/" not in document.text.replace("/root/.", "")
-        assert os.path.dirname(os.__file__) not in document.text
+        for place in (sys.prefix, os.path.dirname(os.__file__), os.getcwd()):
+            assert place not in document.text
         assert not re.search(r"0x[0-9a-f]{9,}", document.text)
 
 

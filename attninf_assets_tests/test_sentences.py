@@ -26,7 +26,7 @@ def _corpus(tmp_path: Path, *, domains: int, shards: int, documents: int) -> lis
 
 def test_sentences_are_found_within_a_line() -> None:
     text = (
-        "The first one is here. Is this the second one? too small a start here. Too short!\n"
+        "The first one is here. Is this the second one? too small a start here. Three short words!\n"
         "This one runs on over\nthe end of its line. Yes it does indeed!\n"
         "    Émile has wide margins around him.   \n\n"
         "No end to this one"

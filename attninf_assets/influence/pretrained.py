@@ -5,6 +5,7 @@ Weights come from safetensors or GGUF, never from pickles, and no code that trav
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 _PINNED = ("config.json", "generation_config.json", *_TOKENIZER_FILES)
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+@[\w./-]+")  # org/name@revision
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
 
 
@@ -46,7 +48,7 @@ def pin_model(source: str, destination: Path) -> ModelDigests:
         _convert_gguf(path, destination)
     elif path.is_dir():
         _copy(path, destination)
-    elif "@" in source and source.count("/") == 1:
+    elif _HUB_ID.fullmatch(source):
         _copy(_download(source), destination)
     else:
         raise ValueError(
@@ -75,14 +77,18 @@ def digest_model(directory: Path) -> ModelDigests:
 def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:
     """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class."""
     model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=getattr(torch, numeric_class), use_safetensors=True, local_files_only=True
+        directory,
+        dtype=getattr(torch, numeric_class),
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     return model.to(device).eval()
 
 
 def load_tokenizer(directory: Path) -> Any:
     """The tokenizer of a pinned directory; raises `ValueError` where it has neither BOS nor EOS."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise ValueError(f"{directory}: the tokenizer has neither a BOS nor an EOS token to open a document with")
     return tokenizer
