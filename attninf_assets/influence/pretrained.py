@@ -120,7 +120,7 @@ def choose_numeric_class(device: torch.device) -> NumericClass:
 
 def _convert_gguf(path: Path, destination: Path) -> None:
     """De-quantize to float32. A GGUF-loaded model refuses to be saved, so its weights move into a plain one."""
-    gguf = {"gguf_file": path.name}
+    gguf = {"gguf_file": path.name, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **gguf)
     loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **gguf)
     config = loaded.config
@@ -153,7 +153,10 @@ def _download(source: str) -> Path:
 
 
 def _check(directory: Path, source: str) -> None:
-    config_json = json.loads((directory / "config.json").read_text())
+    try:
+        config_json = json.loads((directory / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"selector {source}: config.json is not JSON: {error}") from error
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError) as error:
@@ -161,7 +164,10 @@ def _check(directory: Path, source: str) -> None:
         raise ValueError(
             f"selector {source}: transformers does not know architecture {config_json.get('model_type')!r}{remote}"
         ) from error
-    tokenizer = load_tokenizer(directory)
+    try:
+        tokenizer = load_tokenizer(directory)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"selector {source}: its tokenizer cannot be used: {error}") from error
     embedded = config.get_text_config().vocab_size
     largest = max(tokenizer.get_vocab().values())
     if largest >= embedded:
