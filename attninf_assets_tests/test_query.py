@@ -56,11 +56,21 @@ def test_a_partition_key_that_is_part_of_the_roots_path_does_not_confuse_the_vie
         assert connection.sql("SELECT domain, shard FROM scores").fetchall() == [("web", "a")]
 
 
+def test_partition_values_stay_text_and_times_show_in_utc(tmp_path: Path) -> None:
+    lake = Lake(Root.at(tmp_path))
+    lake.replace("scores", scores_of("1e3", "007", 1))
+    with connect(lake, "scores") as connection:
+        row = connection.sql("SELECT domain, shard, scored_at::VARCHAR FROM scores").fetchall()
+    assert row == [("1e3", "007", "2026-01-01 00:00:00+00")]
+
+
 def test_a_sort_beyond_the_memory_limit_spills_and_leaves_nothing_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with connect(Root.at(tmp_path / "root"), memory_limit="60MB", threads=1) as connection:
+        spill = connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0]
+        assert not spill.startswith((".", str(tmp_path)))
         longest = connection.sql(
             "SELECT max(length(word)) FROM (SELECT md5(range::VARCHAR) AS word FROM range(2_000_000) "
             "ORDER BY word LIMIT 1_900_000 OFFSET 10)"

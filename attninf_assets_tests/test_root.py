@@ -82,6 +82,15 @@ def test_a_path_outside_the_root_is_refused(tmp_path: Path, rel: str) -> None:
         Root.at(tmp_path).delete(rel)
 
 
+def test_a_reader_of_the_old_content_is_not_disturbed_by_a_write(tmp_path: Path) -> None:
+    root = Root.at(tmp_path)
+    root.write_bytes("x", b"old")
+    with (tmp_path / "x").open("rb") as reader:
+        root.write_bytes("x", b"new")
+        assert reader.read() == b"old"
+    assert root.read_bytes("x") == b"new"
+
+
 def test_an_interrupted_write_leaves_the_old_content_and_no_debris(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
