@@ -156,6 +156,15 @@ def test_the_first_rows_come_before_the_file_is_read_to_its_end(tmp_path: Path) 
     assert next(read_shard(shard_of(path, format="jsonl.zst"))).source_row == 0
 
 
+def test_a_row_group_is_never_held_in_memory_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"text": [f"{i} " * 4000 for i in range(1000, 3400)]}), path, compression="none")
+    assert pq.read_metadata(path).num_row_groups == 1
+    assert path.stat().st_size > 45_000_000
+    before = pa.total_allocated_bytes()
+    assert max(pa.total_allocated_bytes() - before for _ in read_shard(shard_of(path, format="parquet"))) < 25_000_000
+
+
 @pytest.mark.parametrize("format", ["parquet", "jsonl.zst"])
 def test_a_shard_on_s3_reads_like_a_local_one(s3_options: dict[str, str], tmp_path: Path, format: str) -> None:
     local = tmp_path / "x"

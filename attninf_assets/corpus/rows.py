@@ -65,7 +65,7 @@ def _naming(shard: Shard) -> Iterator[None]:
 
 
 def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
-    parquet = pq.ParquetFile(file, buffer_size=_READ_BYTES, page_checksum_verification=True)
+    parquet = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False, page_checksum_verification=True)
     schema = parquet.schema_arrow
     _check_column(schema, shard.text_column, shard=shard, role="text", integers=False)
     columns = [shard.text_column]
