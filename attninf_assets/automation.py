@@ -11,7 +11,6 @@ _SHARDS_PER_TICK = 100
 ingest_job = dg.define_asset_job(
     "ingest_shards",
     selection=dg.AssetSelection.assets(raw_corpus),
-    partitions_def=corpus_shards,
     description="Index shards: raw_corpus for each.",
 )
 

@@ -44,7 +44,7 @@ def main() -> None:
     assert isinstance(corpus, CorpusResource)
     assert isinstance(lake, LakeResource)
     job = dg.Definitions.merge(
-        definitions(), dg.Definitions(loggers={"console": dg.LoggerDefinition(_story_logger)})
+        definitions(), dg.Definitions(loggers={"story": dg.LoggerDefinition(_story_logger)})
     ).resolve_implicit_global_asset_job_def()
     scored = 0
     with dg.DagsterInstance.get() as instance:
@@ -54,6 +54,7 @@ def main() -> None:
                 instance=instance,
                 asset_selection=[dg.AssetKey(name) for name in assets],
                 partition_key=partition_key,
+                run_config={"loggers": {"story": {}}},
             )
 
         _say("corpus: indexing every shard")
