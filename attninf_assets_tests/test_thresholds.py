@@ -106,6 +106,22 @@ def test_the_cut_is_the_one_a_plain_sort_gives(few: int, budget: Budget, monkeyp
     agrees()
 
 
+@pytest.mark.parametrize(("fraction", "n"), [(0.1, 20_000), (0.5, 100_000), (0.9, 180_000)])
+@pytest.mark.parametrize("few", [1_000, 1_000_000])
+def test_a_mass_of_ties_is_cut_by_doc_id_wherever_the_cut_lies(
+    fraction: float, n: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "_FEW", few)
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE VIEW scores AS SELECT printf('%06d', range) AS doc_id, domain, 1::BIGINT AS n_tokens, "
+            "0.25::DOUBLE AS score, 'f' AS selector_fingerprint FROM range(200_000), (VALUES ('a'), ('b')) AS t(domain)"
+        )
+        found = score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+    assert found["threshold_doc_id"].to_pylist() == [f"{200_000 - n:06d}"] * 2
+    assert found["n_selected"].to_pylist() == [n] * 2
+
+
 @pytest.mark.parametrize(("fraction", "n"), [(0.07, 7), (0.07000001, 8), (0.29, 29), (0.57, 57), (1.0, 100), (1, 100)])
 def test_the_number_selected_is_exact_in_decimals(fraction: float, n: int) -> None:
     with _connection([_row("web", f"{i:03d}", float(i)) for i in range(100)]) as connection:
