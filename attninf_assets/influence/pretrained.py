@@ -75,14 +75,19 @@ def digest_model(directory: Path) -> ModelDigests:
 
 
 def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:
-    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class."""
-    model = AutoModelForCausalLM.from_pretrained(
+    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class.
+
+    Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers.
+    """
+    model, loading = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=getattr(torch, numeric_class),
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
+    _refuse_missing(loading, directory)
     return model.to(device).eval()
 
 
@@ -122,7 +127,10 @@ def _convert_gguf(path: Path, destination: Path) -> None:
     """De-quantize to float32. A GGUF-loaded model refuses to be saved, so its weights move into a plain one."""
     gguf = {"gguf_file": path.name, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **gguf)
-    loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **gguf)
+    loaded, loading = AutoModelForCausalLM.from_pretrained(
+        path.parent, dtype=torch.float32, output_loading_info=True, **gguf
+    )
+    _refuse_missing(loading, path)
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -130,6 +138,13 @@ def _convert_gguf(path: Path, destination: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.save_pretrained(destination)
     tokenizer.save_pretrained(destination)
+
+
+def _refuse_missing(loading: dict[str, Any], where: Path) -> None:
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"{where}: {len(missing)} of the model's parameters are not in its weight files, {missing[0]} among them"
+        )
 
 
 def _copy(source: Path, destination: Path) -> None:
