@@ -120,18 +120,18 @@ def _score_chunk(
         for window in cut_into_windows(number, document.token_ids, max_tokens=selector.max_tokens)
     ]
     losses_SN = np.zeros((2, len(chunk)))  # sums over each document's tokens
-    bytes_per_token = [d.n_bytes / max(1, len(d.token_ids)) for d in chunk]
-    done_bytes = 0.0
+    n_bytes, n_tokens = sum(d.n_bytes for d in chunk), sum(len(d.token_ids) for d in chunk)
+    done_tokens = done_bytes = 0
     for pack in pack_windows(windows, token_budget=token_budget, start_token=start_token):
         losses_SR = model.losses_SR(pack, [BASE, selector.head_set], mask=selector.mask).double().cpu().numpy()
         row = 0
         for window in pack.windows:
             end = row + len(window.token_ids)
             losses_SN[:, window.document] += losses_SR[:, row:end].sum(axis=1)
-            done_bytes += bytes_per_token[window.document] * len(window.token_ids)
             row = end
-        clock.advance(int(done_bytes), tokens=pack.n_tokens)
-        done_bytes -= int(done_bytes)
+        done_tokens += pack.n_tokens
+        done_bytes_before, done_bytes = done_bytes, n_bytes * done_tokens // n_tokens
+        clock.advance(done_bytes - done_bytes_before, tokens=pack.n_tokens)
     return [
         DocumentScore(document.key, n, *(float(x) / max(1, n) for x in losses_SN[:, number]))
         for number, document in enumerate(chunk)
