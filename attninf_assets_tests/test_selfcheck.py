@@ -1,0 +1,123 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from attninf_assets.influence import attention, selfcheck
+from attninf_assets.influence.masking import BASE, Head
+from attninf_assets.influence.packing import Window, pack
+from attninf_assets.influence.selfcheck import verified
+from attninf_assets.influence.streams import StreamedModel
+from attninf_assets_tests.tiny_models import BYPASSING, SUPPORTED, WINDOW, tiny_model
+
+pytest_plugins = ["attninf_assets_tests.fixtures_models"]
+
+
+def check(model: Any, *, max_tokens: int = 64) -> StreamedModel:
+    return verified(model, start_token=1, max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_every_supported_architecture_is_verified_with_its_trunk_shared(name: str) -> None:
+    assert check(tiny_model(name)).share_trunk
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_a_verified_model_is_ready_to_score(name: str) -> None:
+    model = check(tiny_model(name))
+    packed = pack([Window(0, [5, 6, 7])], start_token=1)
+    losses = model.losses_SR(packed, [BASE, frozenset({Head(1, 1)})])
+    torch.testing.assert_close(
+        losses, StreamedModel(tiny_model(name)).losses_SR(packed, [BASE, frozenset({Head(1, 1)})])
+    )
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss"])
+def test_bfloat16_weights_are_verified_within_their_own_tolerance(name: str) -> None:
+    check(tiny_model(name).to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", BYPASSING)
+def test_architectures_that_bypass_the_attention_interface_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"architecture '{name}'"):
+        check(tiny_model(name))
+
+
+def test_a_model_with_one_layer_that_bypasses_the_interface_is_refused_with_the_layer() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
+    with pytest.raises(ValueError, match=r"'llama' bypasses transformers' attention interface in layers \[1\]"):
+        check(model)
+
+
+def test_weights_that_give_no_finite_loss_are_refused() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"'llama'.*not finite"):
+        check(model)
+
+
+def test_attention_that_knows_something_ours_does_not_is_refused() -> None:
+    """A bias that the model's own attention adds and hands to the interface as an argument we do not know."""
+    model = tiny_model("llama")
+    of_layer = model.model.layers[2].self_attn
+    own = of_layer.forward
+
+    def forward(**kwargs: Any) -> Any:
+        out, weights = own(**kwargs)
+        biased = model.config._attn_implementation == "eager"
+        return (1.5 * out if biased else out), weights
+
+    of_layer.forward = forward
+    with pytest.raises(ValueError, match=r"'llama': packed losses .* differs by .* nats, more than 0\.002"):
+        check(model)
+
+
+def wrong_running_mean(value_SKTD: torch.Tensor, *, window: int | None) -> torch.Tensor:
+    return value_SKTD.cumsum(dim=2)
+
+
+def seeing_too_far(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | None) -> torch.Tensor:
+    distance = queries_Q[:, None] - keys_K[None, :]
+    return (distance >= 0) & (True if window is None else distance <= window)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function", "wrong", "message"),
+    [
+        ("gpt_oss", attention, "running_mean_of_values", wrong_running_mean, "masked losses against explicit"),
+        ("mistral", attention, "visible_QK", seeing_too_far, "packed losses against its own eager attention"),
+        ("gpt_oss", selfcheck, "visible_QK", seeing_too_far, "masked losses against explicit"),
+    ],
+)
+def test_a_fault_of_our_own_in_what_a_head_sees_is_caught(
+    name: str, module: Any, function: str, wrong: Callable[..., Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, function, wrong)
+    with pytest.raises(ValueError, match=f"'{name}': {message}"):
+        check(tiny_model(name))
+
+
+def test_windows_that_no_document_can_reach_are_not_paid_for() -> None:
+    config = tiny_model("mistral").config
+    assert selfcheck._length_beyond_windows(config, 64) > WINDOW
+    assert selfcheck._length_beyond_windows(config, WINDOW) <= WINDOW
+    assert selfcheck._length_beyond_windows(config, 3) == 3
+
+
+def test_a_trunk_that_cannot_be_shared_is_not() -> None:
+    """A model whose last layer mixes in the row before: one row more in the batch, and it computes something else."""
+    model = tiny_model("llama")
+    layer = model.model.layers[2]
+    own = layer.forward
+    seen: dict[str, int] = {}
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.update(rows=args[0].shape[0]))
+
+    def forward(hidden_states: torch.Tensor, **kwargs: Any) -> Any:
+        out = own(hidden_states, **kwargs)
+        return out if hidden_states.shape[0] == seen["rows"] else out + hidden_states.flip(0)
+
+    layer.forward = forward
+    assert not check(model).share_trunk
