@@ -6,7 +6,7 @@ and refused by name.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from transformers import AttentionInterface
 
 from attninf_assets.influence.attention import AttentionPass, current_pass, in_flight, packed_attention, visible_QK
 from attninf_assets.influence.masking import BASE, Head, HeadSet
-from attninf_assets.influence.packing import Window, pack
+from attninf_assets.influence.packing import Pack, Window, pack
 from attninf_assets.influence.streams import StreamedModel
 
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 2e-3, torch.bfloat16: 0.25}  # nats on any single token
@@ -65,10 +65,20 @@ def verified(model: Any, *, start_token: int, max_tokens: int) -> StreamedModel:
         masked_R, explicit_R, tolerance, f"architecture {name!r}: masked losses against explicit uniform attention"
     )
 
-    shared = StreamedModel(model)
-    shared_SR = shared.losses_SR(packed, [BASE, heads])
-    agree = torch.isfinite(shared_SR).all() and (shared_SR - torch.stack([base_R, masked_R])).abs().max() <= tolerance
-    return shared if agree else StreamedModel(model, share_trunk=False)
+    unshared_SR = torch.stack([base_R, masked_R])
+    return StreamedModel(model, share_trunk=_trunk_can_be_shared(model, packed, [BASE, heads], unshared_SR, tolerance))
+
+
+def _trunk_can_be_shared(
+    model: Any, packed: Pack, streams: Sequence[HeadSet], unshared_SR: torch.Tensor, tolerance: float
+) -> bool:
+    try:
+        shared_SR = StreamedModel(model).losses_SR(packed, streams)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # what a layer keeps from below the split does not broadcast over the streams
+        return False
+    return bool(torch.isfinite(shared_SR).all() and (shared_SR - unshared_SR).abs().max() <= tolerance)
 
 
 def _length_beyond_windows(config: Any, max_tokens: int) -> int:

@@ -19,14 +19,21 @@ from attninf_assets.influence.packing import Pack
 class StreamedModel:
     """A causal LM whose heads can be masked per stream; any architecture on transformers' attention interface.
 
-    Raises `ValueError` naming the architecture where its decoder layers cannot be found.
+    Raises `ValueError` naming the architecture where its heads, its decoder layers or what lies below its vocabulary
+    projection cannot be found.
     """
 
     def __init__(self, model: Any, *, share_trunk: bool = True) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
         self.n_layers: int = self.config.num_hidden_layers
-        self.n_heads: int = self.config.num_attention_heads
+        self.n_heads: int = getattr(self.config, "num_attention_heads", 0)
+        if not self.n_heads:
+            raise ValueError(f"architecture {self.config.model_type!r} has no attention heads")
+        if model.base_model is model:
+            raise ValueError(
+                f"architecture {self.config.model_type!r}: found no base model below its vocabulary projection"
+            )
         self.share_trunk = share_trunk
         self._layers = _decoder_layers(model, self.n_layers)
         model.set_attn_implementation(NAME)
