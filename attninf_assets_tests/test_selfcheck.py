@@ -9,7 +9,7 @@ from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.selfcheck import verified
 from attninf_assets.influence.streams import StreamedModel
-from attninf_assets_tests.tiny_models import BYPASSING, SUPPORTED, WINDOW, tiny_model
+from attninf_assets_tests.tiny_models import REFUSED, SUPPORTED, UNSHARED, WINDOW, tiny_model
 
 pytest_plugins = ["attninf_assets_tests.fixtures_models"]
 
@@ -19,18 +19,17 @@ def check(model: Any, *, max_tokens: int = 64) -> StreamedModel:
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_every_supported_architecture_is_verified_with_its_trunk_shared(name: str) -> None:
-    assert check(tiny_model(name)).share_trunk
+def test_every_supported_architecture_is_verified_and_its_trunk_shared_where_it_can_be(name: str) -> None:
+    assert check(tiny_model(name)).share_trunk == (name not in UNSHARED)
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_a_verified_model_is_ready_to_score(name: str) -> None:
     model = check(tiny_model(name))
     packed = pack([Window(0, [5, 6, 7])], start_token=1)
-    losses = model.losses_SR(packed, [BASE, frozenset({Head(1, 1)})])
-    torch.testing.assert_close(
-        losses, StreamedModel(tiny_model(name)).losses_SR(packed, [BASE, frozenset({Head(1, 1)})])
-    )
+    streams = [BASE, frozenset({Head(1, 1)})]
+    fresh = StreamedModel(tiny_model(name), share_trunk=False)
+    torch.testing.assert_close(model.losses_SR(packed, streams), fresh.losses_SR(packed, streams))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss"])
@@ -38,10 +37,35 @@ def test_bfloat16_weights_are_verified_within_their_own_tolerance(name: str) -> 
     check(tiny_model(name).to(torch.bfloat16))
 
 
-@pytest.mark.parametrize("name", BYPASSING)
-def test_architectures_that_bypass_the_attention_interface_are_refused_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match=f"architecture '{name}'"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    {
+        "bloom": r"bypasses transformers' attention interface in layers \[0, 1, 2\]",
+        "falcon": r"bypasses transformers' attention interface in layers \[0, 1, 2\]",
+        "gptj": r"bypasses transformers' attention interface in layers \[0, 1, 2\]",
+        "lfm2": r"bypasses transformers' attention interface in layers \[0, 2\]",
+        "mamba": "has no attention heads",
+        "llama4_text": "found no base model",
+        "bert": "packed losses against its own eager attention",  # it sees the future
+    }.items(),
+)
+def test_architectures_whose_heads_cannot_be_masked_are_refused_by_name(name: str, reason: str) -> None:
+    assert name in REFUSED
+    with pytest.raises(ValueError, match=f"architecture '{name}':? {reason}"):
         check(tiny_model(name))
+
+
+def test_running_out_of_memory_is_not_taken_for_a_trunk_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = StreamedModel.losses_SR
+
+    def losses(self: StreamedModel, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.share_trunk:
+            raise torch.OutOfMemoryError("no room")
+        return own(self, *args, **kwargs)
+
+    monkeypatch.setattr(StreamedModel, "losses_SR", losses)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        check(tiny_model("llama"))
 
 
 def test_a_model_with_one_layer_that_bypasses_the_interface_is_refused_with_the_layer() -> None:

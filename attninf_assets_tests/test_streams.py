@@ -11,7 +11,7 @@ from attninf_assets.influence.masking import BASE, Head, HeadSet, Mask
 from attninf_assets.influence.packing import Window, cut_into_windows, pack, pack_windows
 from attninf_assets.influence.streams import StreamedModel
 from attninf_assets_tests import oracle
-from attninf_assets_tests.tiny_models import N_HEADS, N_LAYERS, SUPPORTED, VOCAB, WINDOW, tiny_model
+from attninf_assets_tests.tiny_models import N_HEADS, N_LAYERS, SUPPORTED, UNSHARED, VOCAB, WINDOW, tiny_model
 
 pytest_plugins = ["attninf_assets_tests.fixtures_models"]
 
@@ -45,7 +45,7 @@ def test_packed_losses_of_every_stream_equal_the_oracle(name: str, mask: Mask) -
     model = tiny_model(name)
     texts = documents(WINDOW * 3, 1, 9)
     streams = [BASE, frozenset({Head(1, 0), Head(2, 3)}), frozenset({Head(0, 1), Head(0, 2), Head(2, 0)})]
-    found = losses_of(StreamedModel(model), texts, streams, mask=mask)
+    found = losses_of(StreamedModel(model, share_trunk=name not in UNSHARED), texts, streams, mask=mask)
     moved = [0.0] * len(streams)
     for ids, found_SR in zip(texts, found, strict=True):
         for stream, heads in enumerate(streams):

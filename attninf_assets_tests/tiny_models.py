@@ -54,25 +54,42 @@ SUPPORTED: Mapping[str, Callable[[], Any]] = {
     ),
     "granite": lambda: tf.GraniteConfig(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}, logits_scaling=2.0),
     "cohere": lambda: tf.CohereConfig(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}, logit_scale=0.25),
+    "opt": lambda: tf.OPTConfig(
+        vocab_size=VOCAB, hidden_size=32, ffn_dim=48, num_hidden_layers=N_LAYERS, num_attention_heads=N_HEADS,
+        max_position_embeddings=CONTEXT, init_std=0.3,
+    ),
+    "deepseek_v3": lambda: tf.DeepseekV3Config(
+        **(_MULTI_HEAD | {"num_key_value_heads": N_HEADS}), moe_intermediate_size=16, n_routed_experts=4, n_group=1,
+        topk_group=1, num_experts_per_tok=1, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
+        v_head_dim=8, first_k_dense_replace=1,
+    ),
+    "gpt_bigcode": lambda: tf.GPTBigCodeConfig(**_GPT2),
     "phi": lambda: tf.PhiConfig(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}),
 }  # fmt: skip
 
-BYPASSING: Mapping[str, Callable[[], Any]] = {
+UNSHARED = {"gpt_bigcode"}  # what their layers keep does not broadcast over streams
+
+REFUSED: Mapping[str, Callable[[], Any]] = {
     "bloom": lambda: tf.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=N_LAYERS, n_head=N_HEADS),
     "falcon": lambda: tf.FalconConfig(
         vocab_size=VOCAB, hidden_size=32, num_hidden_layers=N_LAYERS, num_attention_heads=N_HEADS
     ),
     "gptj": lambda: tf.GPTJConfig(**(_GPT2 | {"rotary_dim": 4})),
-    "mamba": lambda: tf.MambaConfig(
-        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=N_LAYERS, state_size=4, num_attention_heads=N_HEADS
+    "lfm2": lambda: tf.Lfm2Config(
+        **{k: v for k, v in _SHAPE.items() if k != "head_dim"}, layer_types=["conv", "full_attention", "conv"]
+    ),
+    "mamba": lambda: tf.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=N_LAYERS, state_size=4),
+    "llama4_text": lambda: tf.Llama4TextConfig(**_SHAPE, num_local_experts=2, intermediate_size_mlp=48),
+    "bert": lambda: tf.BertConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=N_LAYERS, num_attention_heads=N_HEADS, intermediate_size=48
     ),
 }
 
 
 @torch.no_grad()
 def tiny_model(name: str, *, seed: int = 0) -> Any:
-    """A random float32 model of a supported or bypassing architecture, in evaluation mode."""
-    config = (SUPPORTED | BYPASSING)[name]()  # type: ignore[operator]
+    """A random float32 model of a supported or refused architecture, in evaluation mode."""
+    config = (SUPPORTED | REFUSED)[name]()  # type: ignore[operator]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
