@@ -3,6 +3,22 @@
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
+
+__all__ = ["PARTITION_STATES", "Coverage", "partition_states", "require_coverage", "score_coverage"]
+
+PARTITION_STATES = pa.schema(
+    [
+        pa.field(name, type_, nullable=False)
+        for name, type_ in [
+            ("domain", pa.string()),
+            ("shard", pa.string()),
+            ("n_documents", pa.int64()),
+            ("n_current", pa.int64()),
+            ("state", pa.string()),
+        ]
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,35 @@ def score_coverage(connection: duckdb.DuckDBPyConnection, *, selector_fingerprin
         [selector_fingerprint],
     ).fetchall()
     return [Coverage(*row) for row in rows]
+
+
+def partition_states(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.Table:
+    """What each shard's scores are worth under a selector, from the views `documents` and `scores`, in their order.
+
+    Columns: domain, shard, n_documents (indexed), n_current (of them, those with a score for this selector and text),
+    state. A shard is `current` if every indexed document is and nothing else is stored; `missing` if it has documents
+    and no score at all; `stale` otherwise, so also where documents with a score have left the corpus. Shards without
+    documents and without scores have no row. Clocks play no part in it.
+    """
+    states = connection.sql(
+        """
+        WITH indexed AS (SELECT domain, shard, count(*) AS n_documents FROM documents GROUP BY ALL),
+             stored AS (SELECT domain, shard, count(*) AS n_stored FROM scores GROUP BY ALL),
+             matching AS (
+                 SELECT domain, shard, count(*) AS n_current
+                 FROM documents SEMI JOIN (SELECT * FROM scores WHERE selector_fingerprint = $fingerprint) AS ours
+                 USING (domain, shard, doc_id, text_sha256) GROUP BY ALL
+             )
+        SELECT domain, shard, coalesce(n_documents, 0) AS n_documents, coalesce(n_current, 0) AS n_current,
+               CASE WHEN n_stored IS NULL THEN 'missing'
+                    WHEN n_current = n_documents AND n_documents = n_stored THEN 'current'
+                    ELSE 'stale' END AS state
+        FROM indexed FULL JOIN stored USING (domain, shard) LEFT JOIN matching USING (domain, shard)
+        ORDER BY domain, shard
+        """,
+        params={"fingerprint": selector_fingerprint},
+    )
+    return states.to_arrow_table().cast(PARTITION_STATES)
 
 
 def require_coverage(coverage: list[Coverage], *, at_least: float) -> None:
