@@ -1,6 +1,7 @@
 """Exact score thresholds against one window query: same cuts, how long, how much memory.
 
 python -m benchmarks.bench_thresholds --rows 2000000 --memory-limit 2GB
+python -m benchmarks.bench_thresholds --rows 100000000 --threads 2 --spread ties --method narrowing
 """
 
 import argparse
@@ -18,19 +19,22 @@ from attninf_assets.store.sql import literal
 
 _FRACTION = 0.2
 
-# Spreads of scores: as they come, one score for all, and a range of a millionth with a few far outliers.
+# Spreads of scores: as they come, with ties and nothing finite in places, one score for all, and a range of a
+# millionth with a few far outliers.
 _SPREADS = {
     "uniform": "random()",
+    "ties": "CASE WHEN random() < 0.01 THEN 'nan'::DOUBLE WHEN random() < 0.01 THEN NULL"
+    " WHEN random() < 0.3 THEN 0.8 ELSE round(random(), 4) END",
     "one score": "0.25",
     "narrow, outliers": "CASE WHEN random() < 1e-5 THEN 1e6 * random() ELSE 0.25 + 1e-6 * random() END",
 }
 
-# Twenty domains, the first with half of all documents.
+# Ten domains, each with half as many documents as the one before it.
 _SCORES = """
     COPY (
-        SELECT printf('doc-%012d', range) AS doc_id, 'domain-' || (CASE WHEN range % 2 = 0 THEN 0 ELSE range % 20 END)
-               AS domain, (1 + 1000 * random())::BIGINT AS n_tokens, ({spread})::DOUBLE AS score,
-               'f' AS selector_fingerprint
+        SELECT printf('doc-%012d', range) AS doc_id,
+               'domain-' || least(9, floor(-log2(1 - random())))::INT AS domain,
+               (1 + 1000 * random())::BIGINT AS n_tokens, ({spread})::DOUBLE AS score, 'f' AS selector_fingerprint
         FROM range({rows})
     ) TO {file} (FORMAT parquet)
 """
@@ -39,7 +43,7 @@ _WINDOW = """
     SELECT domain, count(*), sum(n_tokens), min_by(doc_id, place) FROM (
         SELECT domain, doc_id, n_tokens, -row_number() OVER best AS place, sum(n_tokens) OVER best AS tokens,
                row_number() OVER best AS n, count(*) OVER whole AS documents, sum(n_tokens) OVER whole AS tokens_total
-        FROM scores
+        FROM scores WHERE isfinite(score)
         WINDOW best AS (PARTITION BY domain ORDER BY score DESC, doc_id DESC ROWS UNBOUNDED PRECEDING),
                whole AS (PARTITION BY domain)
     ) WHERE {reached} GROUP BY domain ORDER BY domain
@@ -60,8 +64,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--spread", choices=_SPREADS, action="append", help="default: all")
     parser.add_argument("--budget", choices=_REACHED, action="append", help="default: both")
+    parser.add_argument("--method", choices=("narrowing", "window"), action="append", help="default: both")
     arguments = parser.parse_args()
-    methods: dict[str, Callable[..., Cuts]] = {"narrowing": _by_narrowing, "window": _by_window}
+    known: dict[str, Callable[..., Cuts]] = {"narrowing": _by_narrowing, "window": _by_window}
+    methods = {name: known[name] for name in arguments.method or known}
     print(f"{arguments.rows:,} rows, memory limit {arguments.memory_limit}, {arguments.threads} threads")
     print(f"{'scores':<18} {'budget':<10} {'method':<10} {'seconds':>8} {'peak MB':>8} {'selected':>12}  same cuts")
     with tempfile.TemporaryDirectory(prefix="attninf-bench-") as directory:
@@ -74,7 +80,7 @@ def main() -> None:
                     cuts, seconds, peak = _alone(method, str(file), budget, arguments.memory_limit, arguments.threads)
                     found.append(cuts)
                     selected = f"{sum(n for _, n, _, _ in cuts):,}" if cuts else "no memory"
-                    same = "" if len(found) < len(methods) or None in found else str(found[0] == found[1])
+                    same = "" if len(found) < 2 or None in found else str(found[0] == found[1])
                     print(f"{spread:<18} {budget:<10} {name:<10} {seconds:>8.2f} {peak:>8.0f} {selected:>12}  {same}")
 
 
