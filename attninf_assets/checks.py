@@ -147,7 +147,7 @@ def one_selector_per_partition(context: dg.AssetCheckExecutionContext, lake: Lak
 
 @dg.asset_check(asset=score_thresholds)
 def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResult:
-    """Per domain, what is at or above the threshold reaches the asked fraction, and falls short without its last one."""
+    """Per domain, what is at or above the threshold reaches the asked fraction; without its last one it does not."""
     with connect(lake.lake(), "scores", "thresholds") as connection:
         counted = connection.execute(
             """

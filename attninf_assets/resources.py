@@ -5,6 +5,7 @@ The environment is named here and nowhere else.
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 
 import boto3.session
@@ -23,7 +24,15 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
 SAMPLE = "sample"
-SETTINGS = ("ATTNINF_ROOT", "ATTNINF_CORPUS", "ATTNINF_SELECTOR", "ATTNINF_SAMPLE_DIR")
+SETTINGS = ("ATTNINF_ROOT", "ATTNINF_CORPUS", "ATTNINF_SELECTOR", "ATTNINF_SAMPLE_DIR", "ATTNINF_RESCORE")
+
+
+class RescorePolicy(StrEnum):
+    """When stale and missing scores are requested."""
+
+    AT_ONCE = "at_once"
+    NIGHTLY = "nightly"
+    ON_DEMAND = "on_demand"
 
 
 class LakeResource(dg.ConfigurableResource):
@@ -137,7 +146,7 @@ def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
     corpus_file = _setting("ATTNINF_CORPUS", SAMPLE)
     if corpus_file != SAMPLE and "://" not in corpus_file and not Path(corpus_file).is_file():
         raise ValueError(f"ATTNINF_CORPUS={corpus_file!r}: no such file")
-    s3 = S3Resource()
+    s3 = S3Resource(region_name=dg.EnvVar("AWS_REGION").get_value())
     lake = LakeResource(root=_setting("ATTNINF_ROOT", "data"), s3=s3)
     if not lake.root.startswith("s3://"):
         lake.storage_root()
@@ -150,6 +159,14 @@ def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
         "corpus": corpus,
         "selector": SelectorResource(source=source, sample_dir=sample_dir),
     }
+
+
+def rescore_policy_from_environment() -> RescorePolicy:
+    """When scores are renewed (ATTNINF_RESCORE): at_once unless set. Raises `ValueError` for anything else."""
+    value = _setting("ATTNINF_RESCORE", RescorePolicy.AT_ONCE)
+    if value not in list(RescorePolicy):
+        raise ValueError(f"ATTNINF_RESCORE={value!r}: not one of {', '.join(RescorePolicy)}")
+    return RescorePolicy(value)
 
 
 def _setting(name: str, default: str) -> str:

@@ -1,0 +1,63 @@
+"""The asset graph as it is relied on: names, groups, edges, and that everything is described."""
+
+import dagster as dg
+import pytest
+
+from attninf_assets.definitions import definitions
+
+GROUPS = {
+    "raw_corpus": "corpus",
+    "selector_model": "selector",
+    "retrieval_probes": "selector",
+    "retrieval_heads": "selector",
+    "attention_influence_scores": "scores",
+    "score_thresholds": "selection",
+    "selected_subset": "selection",
+    "training_corpus": "mixture",
+}
+EDGES = {
+    "raw_corpus": set(),
+    "selector_model": set(),
+    "retrieval_probes": {"selector_model"},
+    "retrieval_heads": {"selector_model", "retrieval_probes"},
+    "attention_influence_scores": {"raw_corpus", "retrieval_heads"},
+    "score_thresholds": {"attention_influence_scores"},
+    "selected_subset": {"score_thresholds"},
+    "training_corpus": {"selected_subset"},
+}
+
+
+@pytest.fixture(scope="module")
+def specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in definitions().resolve_all_asset_specs()}
+
+
+def test_the_contracts_assets_are_there_in_their_groups(specs: dict[str, dg.AssetSpec]) -> None:
+    assert {name: specs[name].group_name for name in GROUPS} == GROUPS
+
+
+def test_edges_are_the_methods_and_new_shards_never_touch_the_selector(specs: dict[str, dg.AssetSpec]) -> None:
+    assert {name: {dep.asset_key.to_user_string() for dep in specs[name].deps} for name in EDGES} == EDGES
+
+
+def test_every_asset_says_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        assert len(spec.description or "") > 60, name
+        assert spec.kinds, name
+
+
+@pytest.mark.parametrize("name", ["raw_corpus", "retrieval_heads", "attention_influence_scores", "score_thresholds"])
+def test_tables_show_their_columns_with_meanings(specs: dict[str, dg.AssetSpec], name: str) -> None:
+    schema = specs[name].metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    assert all(column.description for column in schema.columns)
+
+
+def test_device_work_queues_in_one_pool_and_nothing_else_does() -> None:
+    pools = {
+        asset.key.to_user_string(): asset.node_def.pools if asset.node_def else set()
+        for asset in definitions().resolve_asset_graph().assets_defs
+        if asset.keys and len(asset.keys) == 1
+    }
+    assert pools["attention_influence_scores"] == pools["retrieval_heads"] == {"gpu"}
+    assert not any(pools[name] for name in ("raw_corpus", "score_thresholds", "training_corpus"))
