@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from attninf_assets.corpus.schema import Shard
 from attninf_assets.corpus.texts import indexed_documents
@@ -29,12 +30,13 @@ _SAME_TEXT = ["doc_id", "text_sha256"]
 class PartitionScores:
     """A partition's complete scores under one selector, and how they came about."""
 
-    table: pa.Table  # the `scores` rows as they now stand
+    table: pa.Table  # the partition's rows as they now stand, in the columns of STAGED_SCORES: one selector, one shard
     n_reused: int  # documents whose stored score was current
     n_resumed: int  # documents an interrupted run had scored
     n_scored: int
     tokens_scored: int
-    seconds: float  # spent scoring
+    seconds: float  # from the first look at the partition to its commit
+    device: str | None  # what scored; None where nothing had to be
     version: int | None  # Delta version written; None where nothing had to be
 
     @property
@@ -50,58 +52,89 @@ def update_partition_scores(
     load: Callable[[], Engine],
     storage_options: Mapping[str, str],
     on_progress: OnProgress = ignore_progress,
+    stage_every: float = STAGE_EVERY,
 ) -> PartitionScores:
     """Score the documents of an indexed shard that have no current score, and commit the partition whole.
 
     A score is current if its selector fingerprint and the document's text are. `load` is called only where something
-    has to be scored. Finished chunks are staged, so a killed run continues after them; readers see the old rows until
-    one commit replaces them. Raises `ValueError` where the shard is not indexed or its source changed since.
+    has to be scored. Finished chunks are staged every `stage_every` seconds, so a killed run continues after them;
+    readers see the old rows until one commit replaces them. What the run cost is then added to the table
+    `scoring_runs`. Raises `ValueError` where the shard is not indexed or its source changed since.
     """
     started = time.monotonic()
     where = {"domain": shard.domain, "shard": shard.name}
-    documents = lake.read("documents", where=where)
-    if not documents.num_rows and not lake.read("quarantine", where=where).num_rows:
+    index = _frame(lake.read("documents", columns=_SAME_TEXT, where=where))
+    if not len(index) and not lake.count("quarantine", where=where):
         raise ValueError(f"{shard.key} is not indexed: materialize raw_corpus for it first")
-    index = _frame(documents).select(*_SAME_TEXT, "n_bytes")
-    stored = _frame(lake.read("scores", where=where))
-    current = stored.filter(pl.col("selector_fingerprint") == selector.fingerprint).join(
-        index, on=_SAME_TEXT, how="semi"
-    )
+    seen = lake.version("scores")
+    by_selector = pc.field("selector_fingerprint") == selector.fingerprint
+    stored = _frame(lake.read("scores", columns=STAGED_SCORES.names, where=where, only=by_selector, version=seen))
     staging = StagedScores(lake.root, selector.fingerprint, shard.domain, shard.name)
+    if len(stored) == len(index) == lake.count("scores", where=where, version=seen) and _same_texts(stored, index):
+        staging.clear()
+        return PartitionScores(stored.to_arrow().cast(STAGED_SCORES), len(stored), 0, 0, 0, 0.0, None, None)
+
+    current = stored.join(index, on=_SAME_TEXT, how="semi")
     needed = index.join(current, on=_SAME_TEXT, how="anti")
     resumed = _frame(staging.read()).join(needed, on=_SAME_TEXT, how="semi")
     missing = needed.join(resumed, on=_SAME_TEXT, how="anti")
-
-    scored = pl.DataFrame(schema=resumed.schema)
+    scored, device = pl.DataFrame(schema=resumed.schema), None
     if len(missing):
         engine = load()
+        device = str(engine.model.device)
+        documents = lake.read("documents", where=where)
         chunks = _score(
             engine, selector, shard, documents, missing, storage_options=storage_options, on_progress=on_progress
         )
-        scored = pl.concat([scored, *_staged(chunks, staging)])
-    if len(current) == len(stored) == len(index):
-        return PartitionScores(stored.to_arrow().cast(TABLES["scores"]), len(current), 0, 0, 0, 0.0, None)
+        scored = pl.concat([scored, *_staged(chunks, staging, every=stage_every)])
 
-    fresh = pl.concat([resumed, scored]).with_columns(
-        domain=pl.lit(shard.domain), shard=pl.lit(shard.name), selector_fingerprint=pl.lit(selector.fingerprint)
-    )
-    columns = TABLES["scores"].names
-    rows = index.select(_SAME_TEXT).join(
-        pl.concat([current.select(columns), fresh.select(columns)]), on=_SAME_TEXT, how="left", maintain_order="left"
-    )
+    rows = index.join(pl.concat([current, resumed, scored]), on=_SAME_TEXT, how="left", maintain_order="left")
     assert not rows["n_tokens"].has_nulls(), "every indexed document has a score row"
-    table = rows.select(columns).to_arrow().cast(TABLES["scores"])
-    version = lake.replace("scores", table, where=where)
-    staging.clear()
-    return PartitionScores(
+    table = rows.select(STAGED_SCORES.names).to_arrow().cast(STAGED_SCORES)
+    version = lake.replace("scores", _whole_rows(table, shard, selector), where=where)
+    result = PartitionScores(
         table=table,
         n_reused=len(current),
         n_resumed=len(resumed),
         n_scored=len(scored),
         tokens_scored=int(scored["n_tokens"].sum()),
         seconds=time.monotonic() - started,
+        device=device,
         version=version,
     )
+    lake.append("scoring_runs", _run_row(result, shard, selector), writer=shard.key, number=version)
+    staging.clear()
+    return result
+
+
+def _same_texts(scores: pl.DataFrame, index: pl.DataFrame) -> bool:
+    """Whether both hold the same documents with the same texts. Rows are stored in the order of the index."""
+    ours, theirs = scores.select(_SAME_TEXT), index.select(_SAME_TEXT)
+    return ours.equals(theirs) or ours.sort("doc_id").equals(theirs.sort("doc_id"))
+
+
+def _whole_rows(table: pa.Table, shard: Shard, selector: Selector) -> pa.Table:
+    constants = {"domain": shard.domain, "shard": shard.name, "selector_fingerprint": selector.fingerprint}
+    for name, value in constants.items():
+        table = table.append_column(name, pa.repeat(pa.scalar(value), len(table)))
+    return table.select(TABLES["scores"].names).cast(TABLES["scores"])
+
+
+def _run_row(result: PartitionScores, shard: Shard, selector: Selector) -> pa.Table:
+    row = {
+        "domain": shard.domain,
+        "shard": shard.name,
+        "selector_fingerprint": selector.fingerprint,
+        "n_scored": result.n_scored,
+        "n_resumed": result.n_resumed,
+        "n_reused": result.n_reused,
+        "tokens_scored": result.tokens_scored,
+        "seconds": result.seconds,
+        "device": result.device,
+        "scores_version": result.version,
+        "committed_at": datetime.now(UTC),
+    }
+    return pa.Table.from_pylist([row], schema=TABLES["scoring_runs"])
 
 
 def _score(
@@ -116,22 +149,23 @@ def _score(
 ) -> Iterator[pl.DataFrame]:
     """Scores of the missing documents, chunk by chunk, in the columns that are staged."""
     digests = dict(missing.select(_SAME_TEXT).iter_rows())
+    n_bytes = _frame(documents.select([*_SAME_TEXT, "n_bytes"])).join(missing, on=_SAME_TEXT, how="semi")["n_bytes"]
     texts = (
         Text(document.doc_id, document.text)
         for document in indexed_documents(shard, documents, only=digests.keys(), storage_options=storage_options)
     )
-    for chunk in engine.score(selector, texts, n_bytes=int(missing["n_bytes"].sum()), on_progress=on_progress):
+    for chunk in engine.score(selector, texts, n_bytes=int(n_bytes.sum()), on_progress=on_progress):
         yield _staged_rows(chunk, digests)
 
 
-def _staged(chunks: Iterator[pl.DataFrame], staging: StagedScores) -> Iterator[pl.DataFrame]:
-    """The same chunks, each stored before the run goes on for more than `STAGE_EVERY` seconds."""
+def _staged(chunks: Iterator[pl.DataFrame], staging: StagedScores, *, every: float) -> Iterator[pl.DataFrame]:
+    """The same chunks, stored as soon as `every` seconds went by since the last were."""
     held: list[pl.DataFrame] = []
     since = time.monotonic()
     try:
         for chunk in chunks:
             held.append(chunk)
-            if time.monotonic() - since >= STAGE_EVERY:
+            if time.monotonic() - since >= every:
                 staging.add(pl.concat(held).to_arrow())
                 held, since = [], time.monotonic()
             yield chunk

@@ -75,9 +75,8 @@ def test_every_table_takes_rows_of_its_schema(tmp_path: Path) -> None:
     lake = Lake(Root.at(tmp_path))
     for name, schema in TABLES.items():
         values = {pa.string(): "x", pa.int64(): 1, pa.float64(): 0.5, pa.bool_(): True, pa.list_(pa.int64()): [1, 2]}
-        row = {field.name: values.get(field.type) for field in schema}
-        if name == "scores":
-            row["scored_at"] = scores_of("x", "x", 1)["scored_at"][0].as_py()
+        values[pa.timestamp("us", tz="UTC")] = scores_of("x", "x", 1)["scored_at"][0].as_py()
+        row = {field.name: values[field.type] for field in schema}
         rows = pa.Table.from_pylist([row], schema=schema)
         lake.replace(name, rows, where=dict.fromkeys(PARTITIONED_BY[name], "x"))
         assert lake.read(name).equals(rows)
@@ -233,8 +232,8 @@ def test_losing_to_other_writers_for_ever_is_an_error_that_says_so(
     lake.replace("scores", scores_of("web", "a", 1))
     open_now = lake._open
 
-    def open_then_lose(name: str) -> DeltaTable | None:
-        table = open_now(name)
+    def open_then_lose(name: str, *, version: int | None = None) -> DeltaTable | None:
+        table = open_now(name, version=version)
         Lake(lake.root).replace("scores", scores_of("web", "a", 1))  # another writer commits first
         return table
 

@@ -77,6 +77,21 @@ TABLES: dict[str, pa.Schema] = {
             _field("scored_at", pa.timestamp("us", tz="UTC"), "when the document was scored"),
         ]
     ),
+    "scoring_runs": pa.schema(
+        [
+            _DOMAIN,
+            _SHARD,
+            _FINGERPRINT,
+            _field("n_scored", pa.int64(), "documents that this run scored"),
+            _field("n_resumed", pa.int64(), "documents that interrupted runs had scored"),
+            _field("n_reused", pa.int64(), "documents whose stored score was current"),
+            _field("tokens_scored", pa.int64(), "tokens of the documents that this run scored"),
+            _field("seconds", pa.float64(), "from the run's first look at the partition to its commit"),
+            _field("device", pa.string(), "what scored: cpu, cuda:0, …; null where nothing had to be", nullable=True),
+            _field("scores_version", pa.int64(), "version of the table scores that the run committed"),
+            _field("committed_at", pa.timestamp("us", tz="UTC"), "when it did, by its own clock"),
+        ]
+    ),
     "thresholds": pa.schema(
         [
             _DOMAIN,
@@ -100,6 +115,7 @@ PARTITIONED_BY: dict[str, list[str]] = {
     "retrieval_probes": [],
     "head_scores": ["selector_fingerprint"],
     "scores": ["domain", "shard"],
+    "scoring_runs": [],
     "thresholds": [],
     "selected_subset": ["domain"],
 }

@@ -39,10 +39,13 @@ class StagedScores:
     def read(self) -> pa.Table:
         """Every staged document once, by doc_id; of several scores of one text the latest is kept.
 
-        Raises ValueError naming the file if one cannot be read.
+        They are scores by one selector, so it matters to nobody if a clock that is wrong makes another one latest.
+        A chunk that another run of the shard clears meanwhile counts as absent. Raises ValueError naming the file if
+        one cannot be read.
         """
         chunks = [self._chunk(path) for path in self.root.list(self.directory) if _is_chunk(path)]
-        staged = pl.from_arrow(pa.concat_tables([STAGED_SCORES.empty_table(), *chunks]))
+        found = [chunk for chunk in chunks if chunk is not None]
+        staged = pl.from_arrow(pa.concat_tables([STAGED_SCORES.empty_table(), *found]))
         assert isinstance(staged, pl.DataFrame)
         by_text = ["doc_id", "text_sha256"]
         latest = staged.sort(*by_text, "scored_at", "loss_base", "loss_reference").unique(
@@ -54,8 +57,11 @@ class StagedScores:
         """Forget every chunk; what the scores table holds makes them useless."""
         self.root.delete(self.directory)
 
-    def _chunk(self, path: str) -> pa.Table:
-        data = self.root.read_bytes(path)
+    def _chunk(self, path: str) -> pa.Table | None:
+        try:
+            data = self.root.read_bytes(path)
+        except FileNotFoundError:
+            return None
         try:
             return pq.read_table(io.BytesIO(data)).cast(STAGED_SCORES)
         except (pa.ArrowException, OSError, ValueError) as error:

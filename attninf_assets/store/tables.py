@@ -1,17 +1,19 @@
 """The Delta tables under a root: replace some partitions in one commit, read some partitions."""
 
 import random
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from attninf_assets.store.conform import conform
+from attninf_assets.store.ownership import check_is_ours
+from attninf_assets.store.replay import replayable
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.sql import partition_predicate
@@ -20,7 +22,8 @@ __all__ = ["Lake"]
 
 _ATTEMPTS = 40
 _LONGEST_PAUSE = 2.0  # seconds
-_UNREADABLE_FEATURES = {"deletionVectors", "columnMapping"}  # plain Parquet readers would ignore both
+_COMPRESSED = WriterProperties(compression="ZSTD")
+_Written = TypeVar("_Written")
 
 
 class Lake:
@@ -48,27 +51,36 @@ class Lake:
         """
         wanted = dict(where or {})
         predicate = partition_predicate(self._checked(name, wanted))
-        with _replayable(name, data, wanted) as replay:
-            begin = time.monotonic()
-            for attempt in range(_ATTEMPTS):
-                table = self._open(name) or self._create(name)
-                try:
-                    write_deltalake(
-                        table,
-                        replay(),
-                        mode="overwrite",
-                        predicate=predicate,
-                        writer_properties=WriterProperties(compression="ZSTD"),
-                    )
-                    return table.version()
-                except CommitFailedError as error:
-                    conflict = error
-                    time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt)))  # noqa: S311
-        waited = time.monotonic() - begin
-        raise RuntimeError(
-            f"{self.root.table_uri(name)}: waited {waited:.0f} s for a turn to replace {wanted or 'the table'}, "
-            f"lost all {_ATTEMPTS} attempts to other writers"
-        ) from conflict
+        with replayable(name, data, wanted) as replay:
+
+            def overwrite(table: DeltaTable) -> int:
+                write_deltalake(table, replay(), mode="overwrite", predicate=predicate, writer_properties=_COMPRESSED)
+                return table.version()
+
+            return self._in_turn(name, overwrite, to=f"replace {wanted or 'the table'}")
+
+    def append(self, name: str, rows: pa.Table, *, writer: str, number: int) -> int | None:
+        """Add rows once: not again if `writer` has added rows with this `number` or a higher one before.
+
+        So a writer may repeat what it does not know to have succeeded. Returns the version of the table, None where
+        nothing was added. Raises as `replace` does.
+        """
+        wanted = conform(name, rows, where={})
+
+        def add(table: DeltaTable) -> int | None:
+            added = table.transaction_version(writer)
+            if added is not None and added >= number:
+                return None
+            write_deltalake(
+                table,
+                wanted,
+                mode="append",
+                writer_properties=_COMPRESSED,
+                commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
+            )
+            return table.version()
+
+        return self._in_turn(name, add, to=f"add rows of {writer}")
 
     def replace_if_changed(
         self, name: str, data: pa.Table, *, where: Mapping[str, str] | None = None
@@ -80,9 +92,19 @@ class Lake:
         return self.replace(name, data, where=where), True
 
     def read(
-        self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, str] | None = None,
+        only: pc.Expression | None = None,
+        version: int | None = None,
     ) -> pa.Table:
-        """The rows whose partition columns have the values in `where`; an absent table reads as no rows."""
+        """The rows whose partition columns have the values in `where`; an absent table reads as no rows.
+
+        `only` keeps the rows for which the expression holds. `version` reads the table as it was then; ValueError
+        naming it where that version never was or is vacuumed away.
+        """
         wanted = self._checked(name, where or {})
         schema = TABLES[name]
         if columns is not None:
@@ -90,11 +112,20 @@ class Lake:
             if unknown:
                 raise ValueError(f"table {name}: no column {unknown[0]!r}, only {schema.names}")
             schema = pa.schema([schema.field(column) for column in columns])
-        table = self._open(name)
-        if table is None:
+        dataset = self._dataset(name, wanted, version)
+        if dataset is None:
             return schema.empty_table()
-        dataset = table.to_pyarrow_dataset(file_pruning_predicate=partition_predicate(wanted))
-        return dataset.to_table(columns=schema.names).cast(schema)
+        try:
+            return dataset.to_table(columns=schema.names, filter=only).cast(schema)
+        except FileNotFoundError as error:
+            if version is None:
+                raise
+            raise ValueError(f"{self.root.table_uri(name)}: version {version} is vacuumed away: {error}") from error
+
+    def count(self, name: str, *, where: Mapping[str, str] | None = None, version: int | None = None) -> int:
+        """How many rows `read` would return, without reading them."""
+        dataset = self._dataset(name, self._checked(name, where or {}), version)
+        return 0 if dataset is None else dataset.count_rows()
 
     def files(self, name: str, *, where: Mapping[str, str] | None = None) -> list[str]:
         """The Parquet files that hold those rows now: local paths or s3:// URIs, in a stable order."""
@@ -116,6 +147,26 @@ class Lake:
         """Whether the table was ever written."""
         return self._open(name) is not None
 
+    def _dataset(self, name: str, where: Mapping[str, str], version: int | None) -> ds.Dataset | None:
+        table = self._open(name, version=version)
+        return None if table is None else table.to_pyarrow_dataset(file_pruning_predicate=partition_predicate(where))
+
+    def _in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
+        """What `write` returns for the table as it is now; tried again over every commit that gets in its way."""
+        begin = time.monotonic()
+        for attempt in range(_ATTEMPTS):
+            table = self._open(name) or self._create(name)
+            try:
+                return write(table)
+            except CommitFailedError as error:
+                conflict = error
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt)))  # noqa: S311
+        waited = time.monotonic() - begin
+        raise RuntimeError(
+            f"{self.root.table_uri(name)}: waited {waited:.0f} s for a turn to {to}, "
+            f"lost all {_ATTEMPTS} attempts to other writers"
+        ) from conflict
+
     def _checked(self, name: str, where: Mapping[str, str]) -> Mapping[str, str]:
         if name not in TABLES:
             raise ValueError(f"table {name!r}: not one of {sorted(TABLES)}")
@@ -126,14 +177,14 @@ class Lake:
                 raise ValueError(f"table {name}: partition {column} is empty")
         return where
 
-    def _open(self, name: str) -> DeltaTable | None:
+    def _open(self, name: str, *, version: int | None = None) -> DeltaTable | None:
         self._checked(name, {})
         uri = self.root.table_uri(name)
         try:
-            table = DeltaTable(uri, storage_options=dict(self.root.storage_options))
+            table = DeltaTable(uri, version=version, storage_options=dict(self.root.storage_options))
         except TableNotFoundError:
             return None
-        _check_is_ours(name, uri, table)
+        check_is_ours(name, uri, table)
         return table
 
     def _create(self, name: str) -> DeltaTable:
@@ -151,61 +202,3 @@ class Lake:
             if winners is None:
                 raise
             return winners
-
-
-def _check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
-    features = _UNREADABLE_FEATURES.intersection(table.protocol().reader_features or [])
-    if features:
-        raise ValueError(f"{uri}: the table uses {', '.join(sorted(features))}, which we cannot read")
-    ours, stored = TABLES[name], pa.schema(table.schema().to_arrow())
-    columns = sorted({*ours.names, *stored.names})
-    differing = [column for column in columns if not _same(_field(ours, column), _field(stored, column))]
-    if differing:
-        details = "; ".join(f"{_kind(_field(stored, one))}, expected {_kind(_field(ours, one))}" for one in differing)
-        raise ValueError(f"{uri}: not our table {name}: differing columns {differing}: {details}")
-    partitions = table.metadata().partition_columns
-    if partitions != PARTITIONED_BY[name]:
-        raise ValueError(f"{uri}: partitioned by {partitions}, expected {PARTITIONED_BY[name]}")
-
-
-def _field(schema: pa.Schema, column: str) -> pa.Field | None:
-    return schema.field(column) if column in schema.names else None
-
-
-def _same(ours: pa.Field | None, stored: pa.Field | None) -> bool:
-    if ours is None or stored is None:
-        return False
-    # types compare, rather than fields: they disregard what a list's elements are called
-    return ours.type == stored.type and ours.nullable == stored.nullable
-
-
-def _kind(field: pa.Field | None) -> str:
-    if field is None:
-        return "absent"
-    return f"{field.type}" if field.nullable else f"{field.type} not null"
-
-
-class _Replay:
-    """The rows to write, as often as asked."""
-
-    def __init__(self, table: pa.Table | None, spool: Path | None) -> None:
-        self._table = table
-        self._spool = spool
-
-    def __call__(self) -> pa.RecordBatchReader:
-        if self._table is not None:
-            return self._table.to_reader()
-        return pa.ipc.open_stream(pa.memory_map(str(self._spool)))
-
-
-@contextmanager
-def _replayable(name: str, data: pa.Table | pa.RecordBatchReader, where: Mapping[str, str]) -> Iterator[_Replay]:
-    if isinstance(data, pa.Table):
-        yield _Replay(conform(name, data, where=where), None)
-        return
-    with tempfile.TemporaryDirectory(prefix="attninf-replace-") as directory:
-        spool = Path(directory) / "rows.arrow"
-        with pa.ipc.new_stream(str(spool), TABLES[name]) as writer:
-            for batch in data:
-                writer.write_table(conform(name, pa.Table.from_batches([batch]), where=where))
-        yield _Replay(None, spool)

@@ -1,0 +1,43 @@
+"""Whether a Delta table under our path is one that we wrote, in the columns of today."""
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+
+__all__ = ["check_is_ours"]
+
+_UNREADABLE_FEATURES = {"deletionVectors", "columnMapping"}  # plain Parquet readers would ignore both
+
+
+def check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
+    """Raise ValueError naming the table's place and what differs from `schemas`, or what we could not read of it."""
+    features = _UNREADABLE_FEATURES.intersection(table.protocol().reader_features or [])
+    if features:
+        raise ValueError(f"{uri}: the table uses {', '.join(sorted(features))}, which we cannot read")
+    ours, stored = TABLES[name], pa.schema(table.schema().to_arrow())
+    columns = sorted({*ours.names, *stored.names})
+    differing = [column for column in columns if not _same(_field(ours, column), _field(stored, column))]
+    if differing:
+        details = "; ".join(f"{_kind(_field(stored, one))}, expected {_kind(_field(ours, one))}" for one in differing)
+        raise ValueError(f"{uri}: not our table {name}: differing columns {differing}: {details}")
+    partitions = table.metadata().partition_columns
+    if partitions != PARTITIONED_BY[name]:
+        raise ValueError(f"{uri}: partitioned by {partitions}, expected {PARTITIONED_BY[name]}")
+
+
+def _field(schema: pa.Schema, column: str) -> pa.Field | None:
+    return schema.field(column) if column in schema.names else None
+
+
+def _same(ours: pa.Field | None, stored: pa.Field | None) -> bool:
+    if ours is None or stored is None:
+        return False
+    # types compare, rather than fields: they disregard what a list's elements are called
+    return ours.type == stored.type and ours.nullable == stored.nullable
+
+
+def _kind(field: pa.Field | None) -> str:
+    if field is None:
+        return "absent"
+    return f"{field.type}" if field.nullable else f"{field.type} not null"
