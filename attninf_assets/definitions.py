@@ -9,25 +9,28 @@ from attninf_assets.assets.selection import score_thresholds, selected_subset
 from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.automation import ingest_job, new_shards
 from attninf_assets.checks import CHECKS
-from attninf_assets.resources import resources_from_environment
+from attninf_assets.rescoring import rescoring_sensors, with_conditions
+from attninf_assets.resources import rescore_policy_from_environment, resources_from_environment
 
 
 @dg.definitions
 def definitions() -> dg.Definitions:
     """The project: assets in the order of the method, checks, jobs, sensors, resources."""
+    policy = rescore_policy_from_environment()
+    assets = [
+        raw_corpus,
+        selector_model,
+        retrieval_probes,
+        retrieval_heads,
+        attention_influence_scores,
+        score_thresholds,
+        selected_subset,
+        training_corpus,
+    ]
     return dg.Definitions(
-        assets=[
-            raw_corpus,
-            selector_model,
-            retrieval_probes,
-            retrieval_heads,
-            attention_influence_scores,
-            score_thresholds,
-            selected_subset,
-            training_corpus,
-        ],
+        assets=with_conditions(assets, policy),
         asset_checks=CHECKS,
         jobs=[ingest_job],
-        sensors=[new_shards],
+        sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),
     )
