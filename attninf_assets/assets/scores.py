@@ -97,10 +97,17 @@ def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:
     scores = table["score"].to_numpy()
     ranked = table.filter(pc.is_finite(table["score"])).sort_by([("score", "descending"), ("doc_id", "descending")])
     shown = pa.concat_tables([ranked.slice(0, 5), ranked.slice(max(5, len(ranked) - 5))])
-    columns = ["doc_id", "n_tokens", "loss_base", "loss_reference", "score"]
+    shown_rows = [
+        {
+            "doc_id": row["doc_id"],
+            "n_tokens": row["n_tokens"],
+            **{name: round(row[name], 4) for name in ("loss_base", "loss_reference", "score")},
+        }
+        for row in shown.to_pylist()
+    ]
     return {
         "scores": quantiles(scores),
         "loss_base": quantiles(table["loss_base"].to_numpy()),
         "histogram": score_histogram(np.asarray(scores, dtype=float)),
-        "highest_and_lowest": records(shown.select(columns).to_pylist()),
+        "highest_and_lowest": records(shown_rows),
     }

@@ -166,8 +166,8 @@ def retrieval_heads(
             "selector_fingerprint": fingerprint,
             "dagster/row_count": current.detection.detection.scores_LH.size,
             "dagster/uri": tables.root.table_uri("head_scores"),
-            "selector": dg.MetadataValue.json(json.loads(current.selector.to_json())),
-            "detection_reused": reused,
             **detection_metadata(current.detection),
+            "detection_reused": reused,
+            "selector": dg.MetadataValue.json(json.loads(current.selector.to_json())),
         },
     )
