@@ -1,12 +1,16 @@
-"""What runs by itself: jobs, and the sensor that notices new shards."""
+"""How new shards come in: the job that indexes them, and the sensor that notices them."""
+
+import json
 
 import dagster as dg
 
-from attninf_assets.assets.corpus import raw_corpus
+from attninf_assets.assets.corpus import SOURCE_VERSION, raw_corpus
+from attninf_assets.corpus.landing import Arrivals, LandedShard, Memory, arrivals
 from attninf_assets.partitions import CORPUS_SHARDS, corpus_shards
 from attninf_assets.resources import CorpusResource
 
-_SHARDS_PER_TICK = 100
+SHARDS_PER_TICK = 100
+_NAMED = 5  # shards named in a message
 
 ingest_job = dg.define_asset_job(
     "ingest_shards",
@@ -16,14 +20,67 @@ ingest_job = dg.define_asset_job(
 
 
 @dg.sensor(job=ingest_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
-def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
-    """Registers the partition of every new file under the corpus file's globs and requests its indexing, 100 a tick."""
+def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult:
+    """Registers the partition of every new file under the corpus file's globs and requests its indexing; 100 a tick.
+
+    On from the first start: indexing needs no device and copies no text. A file is left alone while it is being
+    written; one that was replaced is indexed again; one that is gone is named in the tick's message, and its partition
+    stays until a person deletes it. No version of a file is requested twice, so a failure is not looped."""
     known = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
-    landed = [shard.key for shard in corpus.shards()]
-    new = [key for key in landed if key not in known][:_SHARDS_PER_TICK]
-    if not new:
-        return dg.SkipReason(f"no new shards; {len(landed)} are known")
-    return dg.SensorResult(
-        dynamic_partitions_requests=[corpus_shards.build_add_request(new)],
-        run_requests=[dg.RunRequest(run_key=f"ingest:{key}", partition_key=key) for key in new],
+    found = arrivals(
+        corpus.landed_shards(),
+        known,
+        _from_cursor(context.cursor),
+        indexed_version=lambda key: _indexed_version(context.instance, key),
+        at_most=SHARDS_PER_TICK,
     )
+    story = _story(found, n_known=len(known))
+    context.log.info(story)
+    requests = [_request(file) for file in (*found.new, *found.replaced)]
+    return dg.SensorResult(
+        dynamic_partitions_requests=[corpus_shards.build_add_request([file.shard.key for file in found.new])]
+        if found.new
+        else None,
+        run_requests=requests,
+        skip_reason=None if requests else dg.SkipReason(story),
+        cursor=json.dumps({"checksums": found.memory.checksums, "young": found.memory.young}),
+    )
+
+
+def _request(file: LandedShard) -> dg.RunRequest:
+    return dg.RunRequest(run_key=f"{file.shard.key}:{file.version}", partition_key=file.shard.key)
+
+
+def _from_cursor(cursor: str | None) -> Memory:
+    if cursor is None:
+        return Memory()
+    stored = json.loads(cursor)
+    return Memory(tuple(stored["checksums"]), stored["young"])
+
+
+def _indexed_version(instance: dg.DagsterInstance, key: str) -> str | None:
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(raw_corpus.key, asset_partitions=[key]), limit=1
+    ).records
+    if not records or (materialization := records[0].asset_materialization) is None:
+        return None
+    stored = materialization.metadata.get(SOURCE_VERSION)
+    return None if stored is None else str(stored.value)
+
+
+def _story(found: Arrivals, *, n_known: int) -> str:
+    parts = [f"{n_known:,} shards known"]
+    for files, what in ((found.new, "new"), (found.replaced, "replaced")):
+        if files:
+            parts.append(f"{len(files):,} {what}: {_listed([file.shard.key for file in files])}")
+    if found.n_later:
+        parts.append(f"{found.n_later:,} more left for the next ticks")
+    if found.n_young:
+        parts.append(f"{found.n_young:,} perhaps still being written")
+    if found.removed:
+        parts.append(f"{len(found.removed):,} whose file is gone: {_listed(found.removed)}")
+    return "; ".join(parts)
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")

@@ -13,7 +13,14 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 from pydantic import Field
 
-from attninf_assets.corpus.config import CorpusConfig, discover_shards, find_shard, load_corpus_config
+from attninf_assets.corpus.config import (
+    CorpusConfig,
+    discover_shards,
+    find_landed_shard,
+    landed_shards,
+    load_corpus_config,
+)
+from attninf_assets.corpus.landing import LandedShard
 from attninf_assets.corpus.sample import gather_sample_corpus
 from attninf_assets.corpus.schema import Shard
 from attninf_assets.influence.plan import PAPER as PAPER_PLAN
@@ -96,7 +103,15 @@ class CorpusResource(dg.ConfigurableResource):
 
     def shard(self, key: str) -> Shard:
         """The shard with this partition key. Raises `ValueError` where its file is gone."""
-        return find_shard(self.config(), key, storage_options=self.source_options())
+        return self.landed_shard(key).shard
+
+    def landed_shards(self) -> list[LandedShard]:
+        """`shards`, each with its file's size and time."""
+        return landed_shards(self.config(), storage_options=self.source_options())
+
+    def landed_shard(self, key: str) -> LandedShard:
+        """`shard`, with its file's size and time."""
+        return find_landed_shard(self.config(), key, storage_options=self.source_options())
 
     def source_options(self) -> Mapping[str, str]:
         """Storage options for the sources: resolved only where some domain lies on S3."""

@@ -148,7 +148,8 @@ def test_nightly_waits_for_the_night(story: Story, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ATTNINF_RESCORE", "nightly")
     story.settled()
     story.made("retrieval_heads", version="heads 2")
-    evening, night = (datetime.datetime(2026, 11, *day, tzinfo=datetime.UTC) for day in [(23, 22), (24, 2, 0, 5)])
+    evening = datetime.datetime(2026, 11, 23, 22, tzinfo=datetime.UTC)
+    night = datetime.datetime(2026, 11, 24, 2, 0, 5, tzinfo=datetime.UTC)
     assert [story.tick(), story.tick(evening)] == [{}, {}]
     assert story.tick(night) == {SCORES: ALL}
     story.made(SCORES, *ALL, version="heads 2")
@@ -189,7 +190,7 @@ def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch:
 
 
 def test_rescoring_is_off_until_it_is_turned_on_and_ingestion_is_on() -> None:
-    states = {sensor.name: sensor.default_status for sensor in definitions().sensors or []}  # type: ignore[union-attr]
+    states = {sensor.name: sensor.default_status for sensor in definitions().sensors or []}
     assert states == {"new_shards": dg.DefaultSensorStatus.RUNNING, "rescoring": dg.DefaultSensorStatus.STOPPED}
 
 

@@ -9,6 +9,8 @@ from attninf_assets.corpus.indexing import index_shard
 from attninf_assets.partitions import corpus_shards
 from attninf_assets.resources import CorpusResource, LakeResource
 
+SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just before it was read
+
 
 @dg.asset(
     partitions_def=corpus_shards,
@@ -22,7 +24,8 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
 
     `tables/documents` has a row per document with its source, size and text hash, and no text. Rows that cannot be
     documents are in `tables/quarantine` with the reason."""
-    shard = corpus.shard(context.partition_key)
+    landed = corpus.landed_shard(context.partition_key)
+    shard = landed.shard
     tables = lake.lake()
     where = {"domain": shard.domain, "shard": shard.name}
 
@@ -42,6 +45,7 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
             "dagster/partition_row_count": indexed.n_documents,
             "dagster/uri": tables.root.table_uri("documents"),
             "source": shard.uri,
+            SOURCE_VERSION: landed.version,
             "documents": indexed.n_documents,
             "quarantined": indexed.n_refused,
             "bytes": indexed.n_bytes,

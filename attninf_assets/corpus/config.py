@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, filesystem_for, join, matching_files, split_glob
+from attninf_assets.corpus.filesystems import NO_OPTIONS, FoundFile, filesystem_for, found_files, join, split_glob
+from attninf_assets.corpus.landing import LandedShard
 from attninf_assets.corpus.schema import Shard
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "DomainSource",
     "discover_shards",
     "domains_without_shards",
+    "find_landed_shard",
     "find_shard",
+    "landed_shards",
     "load_corpus_config",
     "shard_name",
 ]
@@ -181,8 +184,13 @@ def discover_shards(config: CorpusConfig, *, storage_options: Mapping[str, str] 
 
     Raises ValueError if two files of a domain would have one name.
     """
-    shards = [shard for source in config.domains for shard in _shards(source, storage_options=storage_options)]
-    return sorted(shards, key=lambda shard: shard.key)
+    return [landed.shard for landed in landed_shards(config, storage_options=storage_options)]
+
+
+def landed_shards(config: CorpusConfig, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[LandedShard]:
+    """`discover_shards`, each with its file's size and time as listed now."""
+    landed = [shard for source in config.domains for shard in _shards(source, storage_options=storage_options)]
+    return sorted(landed, key=lambda landed: landed.shard.key)
 
 
 def domains_without_shards(config: CorpusConfig, shards: list[Shard]) -> list[DomainSource]:
@@ -193,12 +201,19 @@ def domains_without_shards(config: CorpusConfig, shards: list[Shard]) -> list[Do
 
 def find_shard(config: CorpusConfig, key: str, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> Shard:
     """The shard with this key (`<domain>.<shard>`). Raises ValueError if there is none, naming what comes near."""
+    return find_landed_shard(config, key, storage_options=storage_options).shard
+
+
+def find_landed_shard(
+    config: CorpusConfig, key: str, *, storage_options: Mapping[str, str] = NO_OPTIONS
+) -> LandedShard:
+    """`find_shard`, with its file's size and time as listed now."""
     domain, _, name = key.partition(".")
     sources = {source.domain: source for source in config.domains}
     if domain not in sources:
         raise ValueError(f"{key!r}: {config.path} has no domain {domain!r}; it has {', '.join(sorted(sources))}")
     source = sources[domain]
-    shards = {shard.name: shard for shard in _shards(source, storage_options=storage_options)}
+    shards = {landed.shard.name: landed for landed in _shards(source, storage_options=storage_options)}
     if name not in shards:
         near = [f"{domain}.{other}" for other in difflib.get_close_matches(name, sorted(shards), n=3)]
         hint = f"; near it: {', '.join(near)}" if near else ""
@@ -209,26 +224,30 @@ def find_shard(config: CorpusConfig, key: str, *, storage_options: Mapping[str, 
     return shards[name]
 
 
-def _shards(source: DomainSource, *, storage_options: Mapping[str, str]) -> list[Shard]:
-    paths: dict[str, str] = {}
-    for path, _ in matching_files(source.root, source.pattern, storage_options=storage_options):
-        name = shard_name(path, format=source.format)
-        if name in paths:
+def _shards(source: DomainSource, *, storage_options: Mapping[str, str]) -> list[LandedShard]:
+    files: dict[str, FoundFile] = {}
+    for file in found_files(source.root, source.pattern, storage_options=storage_options):
+        name = shard_name(file.path, format=source.format)
+        if name in files:
             raise ValueError(
                 f"domains.{source.domain}.files: {source.files!r} matches two files that would both be shard {name!r}: "
-                f"{join(source.root, paths[name])} and {join(source.root, path)}; rename one"
+                f"{join(source.root, files[name].path)} and {join(source.root, file.path)}; rename one"
             )
-        paths[name] = path
+        files[name] = file
     return [
-        Shard(
-            domain=source.domain,
-            name=name,
-            uri=join(source.root, path),
-            format=source.format,
-            text_column=source.text_column,
-            id_column=source.id_column,
+        LandedShard(
+            Shard(
+                domain=source.domain,
+                name=name,
+                uri=join(source.root, file.path),
+                format=source.format,
+                text_column=source.text_column,
+                id_column=source.id_column,
+            ),
+            n_bytes=file.n_bytes,
+            modified_ns=file.modified_ns,
         )
-        for name, path in paths.items()
+        for name, file in files.items()
     ]
 
 

@@ -3,16 +3,26 @@
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
 
-__all__ = ["NO_OPTIONS", "filesystem_for", "join", "matching_files", "split_glob"]
+__all__ = ["NO_OPTIONS", "FoundFile", "filesystem_for", "found_files", "join", "matching_files", "split_glob"]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 _WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True, order=True)
+class FoundFile:
+    """A file below a folder, as a listing shows it."""
+
+    path: str  # relative to the folder
+    n_bytes: int
+    modified_ns: int  # since 1970; 0 where the storage does not say
 
 
 def filesystem_for(uri: str, storage_options: Mapping[str, str] = NO_OPTIONS) -> tuple[pa.fs.FileSystem, str]:
@@ -81,16 +91,21 @@ def matching_files(
     `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included. As in a
     shell, a wildcard does not match a name's leading dot. A folder that does not exist holds no files.
     """
+    yield from ((file.path, file.n_bytes) for file in found_files(root, pattern, storage_options=storage_options))
+
+
+def found_files(root: str, pattern: str, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[FoundFile]:
+    """What `matching_files` finds, with the time each file was last modified."""
     filesystem, folder = filesystem_for(root, storage_options)
     selector = pa.fs.FileSelector(folder, recursive="/" in pattern or "**" in pattern, allow_not_found=True)
     prefix = folder.rstrip("/") + "/"
     parts = pattern.split("/")
     found = [
-        (info.path.removeprefix(prefix), info.size or 0)
+        FoundFile(info.path.removeprefix(prefix), info.size or 0, info.mtime_ns or 0)
         for info in filesystem.get_file_info(selector)
         if info.type == pa.fs.FileType.File
     ]
-    yield from sorted((path, size) for path, size in found if _matches(path.split("/"), parts))
+    return sorted(file for file in found if _matches(file.path.split("/"), parts))
 
 
 def _matches(path: list[str], pattern: list[str]) -> bool:
