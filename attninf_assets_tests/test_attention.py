@@ -77,7 +77,7 @@ def test_a_position_sees_itself_and_those_before_it_within_the_window(n: int, wi
             assert found[query, key] == (key <= query and (window is None or query - key < window))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=250)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     window=st.none() | st.integers(1, 10),

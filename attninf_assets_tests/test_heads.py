@@ -169,6 +169,11 @@ def test_a_random_model_retrieves_on_no_probe_and_detection_says_so() -> None:
         detect_retrieval_heads(StreamedModel(tiny_model("llama")), probes_of(4), head_fraction=0.1, token_budget=1500)
 
 
+def test_asking_for_more_heads_than_retrieve_fails_and_says_so() -> None:
+    with pytest.raises(ValueError, match=r"only \d heads copy anything, fewer than asked: .* the 8 chosen heads"):
+        detect_retrieval_heads(StreamedModel(planted_model()), probes_of(2), head_fraction=1.0, token_budget=1500)
+
+
 def test_the_gate_opens_at_a_quarter_of_the_probes() -> None:
     model = StreamedModel(planted_model())
     good = probes_of(4)
@@ -226,6 +231,9 @@ def test_looking_at_the_answers_token_outside_the_span_is_no_copying() -> None:
     assert copied([3, 4], probe) == 2
     assert copied([4, 3], probe) == 2, "equal tokens within the span are the same token"
     assert copied([1, 1], probe) == 0
+    just_behind = Probe("", (1, 20, 21, 21, 9, 20, 21), 5, 7, 1, 1, 0)
+    assert copied([1, 2], just_behind) == 2
+    assert copied([1, 3], just_behind) == 1
 
 
 def test_what_a_row_cannot_see_is_not_attended_to() -> None:
