@@ -63,18 +63,19 @@ def update_partition_scores(
     """
     started = time.monotonic()
     where = {"domain": shard.domain, "shard": shard.name}
-    index = _frame(lake.read("documents", columns=_SAME_TEXT, where=where))
-    if not len(index) and not lake.count("quarantine", where=where):
+    texts = lake.read("documents", columns=_SAME_TEXT, where=where)
+    if not len(texts) and not lake.count("quarantine", where=where):
         raise ValueError(f"{shard.key} is not indexed: materialize raw_corpus for it first")
     seen = lake.version("scores")
     by_selector = pc.field("selector_fingerprint") == selector.fingerprint
-    stored = _frame(lake.read("scores", columns=STAGED_SCORES.names, where=where, only=by_selector, version=seen))
+    stored = lake.read("scores", columns=STAGED_SCORES.names, where=where, only=by_selector, version=seen)
     staging = StagedScores(lake.root, selector.fingerprint, shard.domain, shard.name)
-    if len(stored) == len(index) == lake.count("scores", where=where, version=seen) and _same_texts(stored, index):
+    if len(stored) == len(texts) == lake.count("scores", where=where, version=seen) and _same_texts(stored, texts):
         staging.clear()
-        return PartitionScores(stored.to_arrow().cast(STAGED_SCORES), len(stored), 0, 0, 0, 0.0, None, None)
+        return PartitionScores(stored, len(stored), 0, 0, 0, 0.0, None, None)
 
-    current = stored.join(index, on=_SAME_TEXT, how="semi")
+    index = _frame(texts)
+    current = _frame(stored).join(index, on=_SAME_TEXT, how="semi")
     needed = index.join(current, on=_SAME_TEXT, how="anti")
     resumed = _frame(staging.read()).join(needed, on=_SAME_TEXT, how="semi")
     missing = needed.join(resumed, on=_SAME_TEXT, how="anti")
@@ -107,10 +108,10 @@ def update_partition_scores(
     return result
 
 
-def _same_texts(scores: pl.DataFrame, index: pl.DataFrame) -> bool:
+def _same_texts(scores: pa.Table, index: pa.Table) -> bool:
     """Whether both hold the same documents with the same texts. Rows are stored in the order of the index."""
     ours, theirs = scores.select(_SAME_TEXT), index.select(_SAME_TEXT)
-    return ours.equals(theirs) or ours.sort("doc_id").equals(theirs.sort("doc_id"))
+    return ours.equals(theirs) or _frame(ours).sort("doc_id").equals(_frame(theirs).sort("doc_id"))
 
 
 def _whole_rows(table: pa.Table, shard: Shard, selector: Selector) -> pa.Table:
