@@ -121,7 +121,11 @@ def test_weights_that_are_only_pickles_are_refused_and_named(name: str, director
             {"model_type": "exotic", "auto_map": {"AutoConfig": "exotic.Config", "AutoModelForCausalLM": "exotic.LM"}},
             "architecture 'exotic' \\(it wants code of its own, which is never run\\)",
         ),
-        ("config.json", {"vocab_size": 300}, f"largest token id is {VOCAB - 1} but the model embeds 300 tokens"),
+        (
+            "config.json",
+            {"vocab_size": VOCAB - 1},
+            f"largest token id is {VOCAB - 1} but the model embeds {VOCAB - 1} tokens",
+        ),
         (
             "tokenizer_config.json",
             {"tokenizer_class": "Exotic", "auto_map": {"AutoTokenizer": ["exotic.Exotic", None]}},

@@ -103,6 +103,10 @@ def wrong_running_mean(value_SKTD: torch.Tensor, *, window: int | None) -> torch
     return value_SKTD.cumsum(dim=2)
 
 
+def never_finite(q_SHLD: torch.Tensor, *_: Any) -> torch.Tensor:
+    return q_SHLD * torch.nan
+
+
 def seeing_too_far(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | None) -> torch.Tensor:
     distance = queries_Q[:, None] - keys_K[None, :]
     return (distance >= 0) & (True if window is None else distance <= window)
@@ -112,6 +116,7 @@ def seeing_too_far(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | 
     ("name", "module", "function", "wrong", "message"),
     [
         ("gpt_oss", attention, "running_mean_of_values", wrong_running_mean, "masked losses against explicit"),
+        ("llama", attention, "_attend", never_finite, "packed losses .* not finite"),
         ("mistral", attention, "visible_QK", seeing_too_far, "packed losses against its own eager attention"),
         ("gpt_oss", selfcheck, "visible_QK", seeing_too_far, "masked losses against explicit"),
     ],
