@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers as tf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 VOCAB = 400
 N_LAYERS, N_HEADS, N_KEY_HEADS, HEAD_SIZE = 3, 4, 2, 8
@@ -135,6 +135,8 @@ def tiny_tokenizer(*, bos: bool = True) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(sentences(), trainer)
+    if bos:  # as Llama's tokenizer does, unless told not to
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     special = {"eos_token": "</s>", "pad_token": "<pad>"} | ({"bos_token": "<s>"} if bos else {})
     return tf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
