@@ -3,6 +3,7 @@
 import dagster as dg
 
 from attninf_assets.assets.corpus import raw_corpus
+from attninf_assets.assets.coverage import every_shard_is_current, rescoring_preview, score_coverage
 from attninf_assets.assets.mixture import training_corpus
 from attninf_assets.assets.scores import attention_influence_scores
 from attninf_assets.assets.selection import score_thresholds, selected_subset
@@ -10,7 +11,11 @@ from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, se
 from attninf_assets.automation import ingest_job, new_shards
 from attninf_assets.checks import CHECKS
 from attninf_assets.rescoring import rescoring_sensors, with_conditions
-from attninf_assets.resources import rescore_policy_from_environment, resources_from_environment
+from attninf_assets.resources import (
+    budget_from_environment,
+    rescore_policy_from_environment,
+    resources_from_environment,
+)
 
 
 @dg.definitions
@@ -22,14 +27,16 @@ def definitions() -> dg.Definitions:
         selector_model,
         retrieval_probes,
         retrieval_heads,
+        rescoring_preview,
         attention_influence_scores,
+        score_coverage,
         score_thresholds,
         selected_subset,
         training_corpus,
     ]
     return dg.Definitions(
-        assets=with_conditions(assets, policy),
-        asset_checks=CHECKS,
+        assets=with_conditions(assets, policy, previewed=budget_from_environment() is not None),
+        asset_checks=[*CHECKS, every_shard_is_current],
         jobs=[ingest_job],
         sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),

@@ -64,6 +64,24 @@ def score_distributions(
     return _markdown(figure, "attention influence scores per domain with the score threshold")
 
 
+def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
+    """Shards of each domain by state, as stacked bars."""
+    colours = [_BLUE, _ORANGE, _GREY, "#b03a3a", "#d8dce2", "#5b5f66"]
+    figure = Figure(figsize=(6.0, 0.4 * len(shards) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    domains = sorted(shards, reverse=True)
+    left = np.zeros(len(domains))
+    for state, colour in zip(dict.fromkeys(s for counts in shards.values() for s in counts), colours, strict=False):
+        counts = np.array([shards[domain][state] for domain in domains])
+        if counts.any():
+            axes.barh(domains, counts, left=left, color=colour, label=state)
+        left = left + counts
+    axes.set(xlabel="shards")
+    if shards:
+        figure.legend(loc="outside upper center", ncols=6, fontsize=8, frameon=False)
+    return _markdown(figure, "shards of each domain by the state of their scores")
+
+
 def _histogram(axes: Axes, scores: np.ndarray) -> None:
     finite = scores[np.isfinite(scores)]
     if len(finite):

@@ -9,24 +9,43 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from attninf_assets.assets.coverage import rescoring_preview, score_coverage
 from attninf_assets.assets.mixture import training_corpus
 from attninf_assets.assets.scores import attention_influence_scores
 from attninf_assets.assets.selection import score_thresholds, selected_subset
+from attninf_assets.assets.selector import retrieval_heads
 from attninf_assets.resources import RescorePolicy
 
 NIGHTLY_AT = "0 2 * * *"  # UTC
 
-_DOWNSTREAM = [score_thresholds, selected_subset, training_corpus]
-_AUTOMATED = [attention_influence_scores, *_DOWNSTREAM]
+_AUTOMATED = [
+    rescoring_preview,
+    attention_influence_scores,
+    score_coverage,
+    score_thresholds,
+    selected_subset,
+    training_corpus,
+]
 
 
-def with_conditions(assets: Sequence[dg.AssetsDefinition], policy: RescorePolicy) -> list[dg.AssetsDefinition]:
-    """The assets, those that the policy renews with their automation conditions; on demand, none."""
+def with_conditions(
+    assets: Sequence[dg.AssetsDefinition], policy: RescorePolicy, *, previewed: bool
+) -> list[dg.AssetsDefinition]:
+    """The assets, those that the policy renews with their automation conditions; on demand, none.
+
+    `previewed`: scores wait until a preview of their cost, itself renewed first, has succeeded."""
     if policy is RescorePolicy.ON_DEMAND:
         return list(assets)
     rescore = _rescore_nightly() if policy is RescorePolicy.NIGHTLY else _rescore_at_once()
-    conditions = {attention_influence_scores.key: rescore, score_thresholds.key: _when_complete()}
-    conditions |= {asset.key: _after_its_input() for asset in (selected_subset, training_corpus)}
+    conditions = {
+        attention_influence_scores.key: rescore & _previewed() if previewed else rescore,
+        score_coverage.key: _when_quiet(rescore),
+        score_thresholds.key: _when_complete(),
+        selected_subset.key: _after_its_input(),
+        training_corpus.key: _after_its_input(),
+    }
+    if previewed:
+        conditions[rescoring_preview.key] = _after_its_input()
 
     def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
         condition = conditions.get(spec.key)
@@ -90,13 +109,29 @@ def _rescore_nightly() -> dg.AutomationCondition:
 
 
 def _when_complete() -> dg.AutomationCondition:
-    """Scores changed, and no shard of the corpus is unscored, stale, failed, at work or about to be."""
+    """Scores changed, and no shard of the corpus is unscored, waiting, failed or at work."""
     AC = dg.AutomationCondition
     never_made = _never_made() & AC.any_deps_match(~AC.missing())
-    unfinished = AC.missing() | AC.will_be_requested() | AC.in_progress() | AC.execution_failed() | _waiting()
+    unfinished = AC.missing() | AC.in_progress() | AC.execution_failed() | _waiting()
     complete = ~AC.any_deps_match(unfinished) & ~AC.in_progress()
     return ((_waiting() | never_made) & complete).with_label("every_shard_is_scored_by_one_selector")
 
 
 def _after_its_input() -> dg.AutomationCondition:
     return ((_waiting() | _never_made()) & _idle()).with_label("after_its_input")
+
+
+def _when_quiet(rescore: dg.AutomationCondition) -> dg.AutomationCondition:
+    """Something changed, there is a selector, and nothing is being indexed or scored or requested in this tick."""
+    AC = dg.AutomationCondition
+    no_selector = AC.any_deps_match(AC.missing()).allow(dg.AssetSelection.assets(retrieval_heads))
+    requested_now = AC.any_deps_match(rescore).allow(dg.AssetSelection.assets(attention_influence_scores))
+    quiet = ~requested_now & ~AC.any_deps_in_progress() & ~AC.in_progress()
+    return ((_waiting() | _never_made()) & ~no_selector & quiet).with_label("when_quiet")
+
+
+def _previewed() -> dg.AutomationCondition:
+    """The preview is there, went well and is not about to be renewed."""
+    AC = dg.AutomationCondition
+    outstanding = AC.missing() | AC.in_progress() | AC.execution_failed() | _waiting()
+    return (~AC.asset_matches(rescoring_preview.key, outstanding)).with_label("preview_succeeded")

@@ -27,11 +27,20 @@ from attninf_assets.influence.plan import PAPER as PAPER_PLAN
 from attninf_assets.influence.plan import SAMPLE as SAMPLE_PLAN
 from attninf_assets.influence.plan import ProbePlan
 from attninf_assets.influence.sample_model import fetch_sample_model
+from attninf_assets.selection.cost import Estimate, read_approval
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
 SAMPLE = "sample"
-SETTINGS = ("ATTNINF_ROOT", "ATTNINF_CORPUS", "ATTNINF_SELECTOR", "ATTNINF_SAMPLE_DIR", "ATTNINF_RESCORE")
+SETTINGS = (
+    "ATTNINF_ROOT",
+    "ATTNINF_CORPUS",
+    "ATTNINF_SELECTOR",
+    "ATTNINF_SAMPLE_DIR",
+    "ATTNINF_RESCORE",
+    "ATTNINF_DEVICE_HOUR_PRICE",
+    "ATTNINF_BUDGET",
+)
 
 
 class RescorePolicy(StrEnum):
@@ -144,6 +153,37 @@ class SelectorResource(dg.ConfigurableResource):
         return str(fetch_sample_model(Path(self.sample_dir) / "model")) if self.is_sample else self.source
 
 
+class CostResource(dg.ConfigurableResource):
+    """What device time costs, and what a rescoring may cost without being confirmed."""
+
+    price_per_device_hour: float = Field(description="Money for an hour of one device (ATTNINF_DEVICE_HOUR_PRICE).")
+    budget: float | None = Field(description="Money; None where there is no limit (ATTNINF_BUDGET).")
+
+    def refusal(self, estimate: Estimate) -> str | None:
+        """Why the estimate needs to be confirmed, None where it is within the budget."""
+        if self.budget is None:
+            return None
+        if estimate.money is None:
+            return "what scoring costs was never measured here: give tokens_per_second and bytes_per_token"
+        if estimate.money <= self.budget:
+            return None
+        would_cost = f"scoring {estimate.documents:,} documents would cost {estimate.money:,.2f}"
+        return f"{would_cost}, above the budget of {self.budget:,.2f}"
+
+    def require_approval(self, root: Root, selector_fingerprint: str) -> None:
+        """Raises `ValueError` where there is a budget and the selector's last preview was not approved."""
+        if self.budget is None:
+            return
+        approval = read_approval(root, selector_fingerprint)
+        if approval is None:
+            raise ValueError("ATTNINF_BUDGET is set: materialize rescoring_preview for the selector in use first")
+        if not approval.approved:
+            raise ValueError(
+                f"{self.refusal(approval.estimate) or 'the rescoring was not approved'}; "
+                "materialize rescoring_preview with confirm: true to go ahead"
+            )
+
+
 def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
     """The resources, from ATTNINF_* settings that all have defaults.
 
@@ -173,6 +213,9 @@ def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
         "lake": lake,
         "corpus": corpus,
         "selector": SelectorResource(source=source, sample_dir=sample_dir),
+        "cost": CostResource(
+            price_per_device_hour=_amount("ATTNINF_DEVICE_HOUR_PRICE", "0"), budget=budget_from_environment()
+        ),
     }
 
 
@@ -182,6 +225,22 @@ def rescore_policy_from_environment() -> RescorePolicy:
     if value not in list(RescorePolicy):
         raise ValueError(f"ATTNINF_RESCORE={value!r}: not one of {', '.join(RescorePolicy)}")
     return RescorePolicy(value)
+
+
+def budget_from_environment() -> float | None:
+    """What a rescoring may cost unconfirmed (ATTNINF_BUDGET), None where that is unset or `unlimited`."""
+    return None if _setting("ATTNINF_BUDGET", "unlimited") == "unlimited" else _amount("ATTNINF_BUDGET", "0")
+
+
+def _amount(name: str, default: str) -> float:
+    value = _setting(name, default)
+    try:
+        amount = float(value)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < float("inf"):
+        raise ValueError(f"{name}={value!r}: not an amount of money")
+    return amount
 
 
 def _setting(name: str, default: str) -> str:

@@ -1,6 +1,7 @@
 """Ticks of the automation over the project's own definitions, and the events between them."""
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from attninf_assets.definitions import definitions
 from attninf_assets.partitions import CORPUS_SHARDS
 
 SCORES = "attention_influence_scores"
+PREVIEW, COVERAGE = "rescoring_preview", "score_coverage"
 DOWNSTREAM = {"score_thresholds", "selected_subset", "training_corpus"}
 
 
@@ -42,27 +44,29 @@ class Story:
                 dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags=tags)
             )
 
-    def tick(self, now: datetime.datetime | None = None) -> dict[str, set[str]]:
-        """What the automation requests: the partitions of each asset, `{""}` for an unpartitioned one."""
+    def tick(
+        self, now: datetime.datetime | None = None, *, watching: Iterable[str] = (PREVIEW, SCORES, *DOWNSTREAM)
+    ) -> dict[str, set[str]]:
+        """What the automation requests: the partitions of each asset watched, `{""}` for an unpartitioned one."""
         self.now = now or self.now + datetime.timedelta(seconds=30)
         result = dg.evaluate_automation_conditions(
             self.definitions, instance=self.instance, cursor=self._cursor, evaluation_time=self.now
         )
         self._cursor = result.cursor
-        requested = {name: result.get_requested_partitions(dg.AssetKey(name)) for name in (SCORES, *DOWNSTREAM)}
+        requested = {name: result.get_requested_partitions(dg.AssetKey(name)) for name in watching}
         return {name: {key or "" for key in keys} for name, keys in requested.items() if keys}
 
-    def begin(self, asset: str, key: str) -> dg.DagsterRun:
+    def begin(self, asset: str, key: str | None = None) -> dg.DagsterRun:
         """A run that makes this partition has started and is not done."""
         job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(asset)})
         return self.instance.create_run_for_job(
             job,
             asset_selection=frozenset({dg.AssetKey(asset)}),
             status=dg.DagsterRunStatus.STARTED,
-            tags={"dagster/partition": key},
+            tags={"dagster/partition": key} if key else {},
         )
 
-    def land(self, run: dg.DagsterRun, asset: str, key: str, *, version: str) -> None:
+    def land(self, run: dg.DagsterRun, asset: str, key: str | None = None, *, version: str) -> None:
         """The run makes the partition and ends well."""
         made = dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags={"dagster/data_version": version})
         step = dg.DagsterEvent(

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from attninf_assets.definitions import definitions
-from attninf_assets_tests.automation_story import DOWNSTREAM, SCORES, Story
+from attninf_assets_tests.automation_story import COVERAGE, DOWNSTREAM, PREVIEW, SCORES, Story
 
 ALL = {"letters.a", "letters.b", "notes.first"}
 FOLLOW = {asset: {""} for asset in DOWNSTREAM}
@@ -198,3 +198,33 @@ def test_an_unknown_policy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ATTNINF_RESCORE", "weekly")
     with pytest.raises(ValueError, match=r"ATTNINF_RESCORE='weekly': not one of at_once, nightly, on_demand"):
         definitions()
+
+
+def test_under_a_budget_scores_wait_for_a_preview_that_succeeded(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_BUDGET", "100")
+    story.settled()
+    story.made(PREVIEW)
+    assert story.tick() == {}
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {PREVIEW: {""}}
+    preview = story.begin(PREVIEW)
+    assert story.tick() == {}
+    story.fail(preview)
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.land(story.begin(PREVIEW), PREVIEW, version="confirmed")
+    assert story.tick() == {SCORES: ALL}
+
+
+def test_coverage_is_taken_when_the_work_is_done(story: Story) -> None:
+    coverage = {COVERAGE: {""}}
+    story.settled()
+    assert story.tick(watching=[COVERAGE]) == coverage
+    story.made(COVERAGE)
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick(watching=[COVERAGE]) == {}
+    running = story.begin(SCORES, "letters.a")
+    story.made(SCORES, *(ALL - {"letters.a"}), version="heads 2")
+    assert story.tick(watching=[COVERAGE]) == {}
+    story.land(running, SCORES, "letters.a", version="heads 2")
+    assert story.tick(watching=[COVERAGE]) == coverage
+    assert story.tick(watching=[COVERAGE]) == {}

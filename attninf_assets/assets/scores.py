@@ -15,7 +15,7 @@ from attninf_assets.influence.pretrained import choose_device
 from attninf_assets.partition_scores import PartitionScores, update_partition_scores
 from attninf_assets.partitions import GPU_POOL, corpus_shards
 from attninf_assets.plots import score_histogram
-from attninf_assets.resources import CorpusResource, LakeResource
+from attninf_assets.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.store.models import local_directory
 from attninf_assets.store.selectors import current_selector
 
@@ -30,7 +30,7 @@ from attninf_assets.store.selectors import current_selector
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
 )
 def attention_influence_scores(
-    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:
     """How much each document's loss rises when the retrieval heads are masked.
 
@@ -40,6 +40,7 @@ def attention_influence_scores(
     selector = current_selector(tables.root).selector
 
     def load() -> Engine:
+        cost.require_approval(tables.root, selector.fingerprint)
         directory = f"selectors/{selector.model_digest}"
         return load_engine(
             local_directory(tables.root, directory, cache=lake.model_cache()),

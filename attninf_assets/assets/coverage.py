@@ -1,0 +1,171 @@
+"""How far the scores are, and what the rest would cost."""
+
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from attninf_assets.assets.corpus import raw_corpus
+from attninf_assets.assets.metadata import records
+from attninf_assets.assets.scores import attention_influence_scores
+from attninf_assets.assets.selector import retrieval_heads
+from attninf_assets.partitions import corpus_shards
+from attninf_assets.plots import coverage_bars
+from attninf_assets.resources import CorpusResource, CostResource, LakeResource
+from attninf_assets.selection.cost import (
+    Approval,
+    Rates,
+    measured_rates,
+    read_approval,
+    rescoring_estimate,
+    spent,
+)
+from attninf_assets.selection.coverage import partition_states
+from attninf_assets.store.query import connect
+from attninf_assets.store.selectors import current_selector
+from attninf_assets.store.tables import Lake
+
+STATES = ("current", "stale", "missing", "failed", "not indexed", "source gone")
+
+
+@dg.asset(deps=[raw_corpus, retrieval_heads, attention_influence_scores], group_name="scores", kinds={"duckdb"})
+def score_coverage(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+) -> dg.MaterializeResult:
+    """How many shards of each domain are scored by the selector in use, looked up in the tables themselves.
+
+    Current: every document is scored by this selector. Stale: some are not. Missing: none is. Failed: stale or missing,
+    and the last run failed. Not indexed: landed and registered, without documents. Source gone: the file is no longer
+    there, whatever its scores. Also predicted against actual cost, where the rescoring was previewed."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    states = _states(context.instance, corpus, tables, fingerprint)
+    by_domain = {
+        domain: Counter(state for key, state in states.items() if key.partition(".")[0] == domain)
+        for domain in sorted({key.partition(".")[0] for key in states})
+    }
+    total = Counter(states.values())
+    unfinished = [key for key, state in sorted(states.items()) if state != "current"]
+    context.log.info(", ".join(f"{total[state]:,} {state}" for state in STATES if total[state]) or "no shards")
+    return dg.MaterializeResult(
+        metadata={
+            "selector_fingerprint": fingerprint,
+            "coverage": records(
+                [
+                    {"domain": domain, **{state: counts[state] for state in STATES}, "shards": counts.total()}
+                    for domain, counts in by_domain.items()
+                ]
+            ),
+            "chart": coverage_bars(
+                {domain: {state: counts[state] for state in STATES} for domain, counts in by_domain.items()}
+            ),
+            **{f"shards_{state.replace(' ', '_')}": total[state] for state in STATES},
+            "shards": len(states),
+            "unfinished": dg.MetadataValue.json(unfinished[:200]),
+            **_predicted_against_actual(tables, fingerprint),
+        }
+    )
+
+
+@dg.asset_check(asset=score_coverage)
+def every_shard_is_current(
+    context: dg.AssetCheckExecutionContext, corpus: CorpusResource, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """Every shard that is registered is scored by the selector in use, and its file is there."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    total = Counter(_states(context.instance, corpus, tables, fingerprint).values())
+    return dg.AssetCheckResult(
+        passed=set(total) <= {"current"},
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={f"shards_{state.replace(' ', '_')}": total[state] for state in STATES},
+    )
+
+
+class PreviewConfig(dg.Config):
+    """What a run may say about the rescoring ahead."""
+
+    confirm: bool = Field(default=False, description="Approve a rescoring above the budget.")
+    tokens_per_second: float | None = Field(
+        default=None, description="Of one device. Unset: as measured in the latest scoring runs."
+    )
+    bytes_per_token: float | None = Field(default=None, description="Unset: as measured in the scored documents.")
+
+
+@dg.asset(deps=[raw_corpus, retrieval_heads], group_name="scores", kinds={"duckdb"})
+def rescoring_preview(
+    context: dg.AssetExecutionContext, config: PreviewConfig, lake: LakeResource, cost: CostResource
+) -> dg.MaterializeResult:
+    """What scoring everything that has no current score would cost, before it runs: documents, tokens, hours, money.
+
+    Tokens are estimated from bytes. Above the budget it fails until materialized with `confirm`; where a budget is set,
+    no run scores anything by a selector whose preview was not approved."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    with connect(tables, "documents", "scores", "scoring_runs") as connection:
+        measured = measured_rates(connection)
+        rates = Rates(
+            config.bytes_per_token or measured.bytes_per_token, config.tokens_per_second or measured.tokens_per_second
+        )
+        estimate = rescoring_estimate(
+            connection,
+            selector_fingerprint=fingerprint,
+            rates=rates,
+            price_per_device_hour=cost.price_per_device_hour,
+        )
+    refusal = None if config.confirm else cost.refusal(estimate)
+    Approval(fingerprint, datetime.now(UTC).isoformat(), estimate, approved=refusal is None).publish(tables.root)
+    metadata = {
+        "selector_fingerprint": fingerprint,
+        **_known(asdict(estimate)),
+        **_known({"price_per_device_hour": cost.price_per_device_hour, "budget": cost.budget, **asdict(rates)}),
+        "confirmed": config.confirm,
+    }
+    if refusal is not None:
+        raise dg.Failure(
+            f"{refusal}; materialize rescoring_preview with confirm: true to go ahead",
+            metadata=metadata,
+            allow_retries=False,
+        )
+    context.log.info(f"{estimate.documents:,} documents in {estimate.partitions:,} shards would be scored")
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _states(
+    instance: dg.DagsterInstance, corpus: CorpusResource, tables: Lake, selector_fingerprint: str
+) -> dict[str, str]:
+    """The state of every registered or stored shard, by key."""
+    with connect(tables, "documents", "scores") as connection:
+        stored = partition_states(connection, selector_fingerprint=selector_fingerprint).to_pylist()
+    registered = instance.get_dynamic_partitions(str(corpus_shards.name))
+    states = dict.fromkeys(registered, "not indexed") | {f"{s['domain']}.{s['shard']}": s["state"] for s in stored}
+    statuses = instance.get_status_by_partition(attention_influence_scores.key, registered, corpus_shards) or {}
+    failed = {key for key, status in statuses.items() if status is not None and status.value == "FAILED"}
+    there = {shard.key for shard in corpus.shards()}
+    states |= {key: "failed" for key in failed if states[key] in ("stale", "missing")}
+    return states | {key: "source gone" for key in states if key not in there}
+
+
+def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[str, Any]:
+    approval = read_approval(tables.root, selector_fingerprint)
+    if approval is None:
+        return {}
+    with connect(tables, "scoring_runs") as connection:
+        actual = spent(connection, selector_fingerprint=selector_fingerprint, since=approval.previewed_at)
+    predicted = asdict(approval.estimate)
+    rows = [
+        {"of": name, "predicted": _shown(predicted[name]), "actual": _shown(value)}
+        for name, value in asdict(actual).items()
+    ]
+    return {"predicted_against_actual": records(rows)}
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: "unknown" if value is None else value for name, value in values.items()}
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.6g}"

@@ -1,0 +1,119 @@
+"""What it would cost to score everything that has no current score, from what scoring has cost before."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import duckdb
+
+from attninf_assets.store.root import Root
+
+__all__ = ["Approval", "Estimate", "Rates", "Spent", "measured_rates", "read_approval", "rescoring_estimate", "spent"]
+
+_RUNS_MEASURED = 50  # the latest runs that scored anything
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What documents come to in tokens, and tokens in device time. None: nothing was measured yet."""
+
+    bytes_per_token: float | None
+    tokens_per_second: float | None  # of one device, model loading and storage included
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A rescoring before it runs. What cannot be known without a measured rate is None."""
+
+    partitions: int
+    documents: int
+    n_bytes: int
+    tokens: int | None
+    device_hours: float | None
+    money: float | None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What scoring by one selector has taken since a moment."""
+
+    partitions: int
+    documents: int
+    tokens: int
+    device_hours: float
+
+
+@dataclass(frozen=True)
+class Approval:
+    """The last preview of a selector's scoring, kept under the root, and whether it may run."""
+
+    selector_fingerprint: str
+    previewed_at: str  # ISO 8601, UTC
+    estimate: Estimate
+    approved: bool
+
+    def publish(self, root: Root) -> None:
+        """Put it under the root, in place of an earlier one for the same selector."""
+        root.write_bytes(_path(self.selector_fingerprint), json.dumps(asdict(self), indent=1).encode())
+
+
+def read_approval(root: Root, selector_fingerprint: str) -> Approval | None:
+    """The selector's last preview, None if there was none."""
+    path = _path(selector_fingerprint)
+    if not root.exists(path):
+        return None
+    stored = json.loads(root.read_bytes(path))
+    return Approval(**{**stored, "estimate": Estimate(**stored["estimate"])})
+
+
+def _path(selector_fingerprint: str) -> str:
+    return f"previews/{selector_fingerprint}.json"
+
+
+def measured_rates(connection: duckdb.DuckDBPyConnection) -> Rates:
+    """From the views `documents`, `scores` and `scoring_runs`: all scored texts, and the latest runs."""
+    ((bytes_per_token,),) = connection.execute(
+        "SELECT sum(n_bytes) / nullif(sum(n_tokens), 0) FROM documents JOIN scores USING (domain, shard, doc_id)"
+    ).fetchall()
+    ((tokens_per_second,),) = connection.execute(
+        "SELECT sum(tokens_scored) / nullif(sum(seconds), 0) FROM "
+        "(SELECT * FROM scoring_runs WHERE tokens_scored > 0 ORDER BY committed_at DESC LIMIT $1)",
+        [_RUNS_MEASURED],
+    ).fetchall()
+    return Rates(bytes_per_token, tokens_per_second)
+
+
+def rescoring_estimate(
+    connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, rates: Rates, price_per_device_hour: float
+) -> Estimate:
+    """Everything in the view `documents` that has no score in `scores` for this selector and text."""
+    ((partitions, documents, n_bytes),) = connection.execute(
+        """
+        SELECT count(DISTINCT (domain, shard)), count(*), coalesce(sum(n_bytes), 0)::BIGINT
+        FROM documents ANTI JOIN (SELECT * FROM scores WHERE selector_fingerprint = $1) AS ours
+        USING (domain, shard, doc_id, text_sha256)
+        """,
+        [selector_fingerprint],
+    ).fetchall()
+    tokens = hours = None
+    if rates.bytes_per_token:
+        tokens = round(n_bytes / rates.bytes_per_token)
+    if n_bytes == 0:
+        tokens, hours = 0, 0.0
+    elif tokens is not None and rates.tokens_per_second:
+        hours = tokens / rates.tokens_per_second / 3600
+    money = None if hours is None else hours * price_per_device_hour
+    return Estimate(partitions, documents, n_bytes, tokens, hours, money)
+
+
+def spent(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, since: str) -> Spent:
+    """From the view `scoring_runs`: what was scored by this selector and committed after `since` (ISO 8601)."""
+    (row,) = connection.execute(
+        """
+        SELECT count(DISTINCT (domain, shard)), coalesce(sum(n_scored), 0)::BIGINT,
+               coalesce(sum(tokens_scored), 0)::BIGINT, coalesce(sum(seconds), 0) / 3600
+        FROM scoring_runs
+        WHERE selector_fingerprint = $1 AND committed_at > $2::TIMESTAMPTZ AND n_scored > 0
+        """,
+        [selector_fingerprint, since],
+    ).fetchall()
+    return Spent(*row)
