@@ -1,0 +1,31 @@
+"""The sample model and the sample corpus's texts, for benchmarks on real documents."""
+
+import tempfile
+from pathlib import Path
+
+from attninf_assets.corpus.config import discover_shards, load_corpus_config
+from attninf_assets.corpus.readers import read_shard
+from attninf_assets.corpus.sample import gather_sample_corpus
+from attninf_assets.corpus.schema import Document
+from attninf_assets.influence.pretrained import pin_model
+from attninf_assets.influence.sample_model import fetch_sample_model
+
+_DIRECTORY = Path(".sample")
+
+
+def sample_model_directory() -> Path:
+    """The sample model as a Hugging Face directory; converted once."""
+    pinned = _DIRECTORY / "pinned"
+    if not (pinned / "config.json").exists():
+        with tempfile.TemporaryDirectory(dir=fetch_sample_model(_DIRECTORY / "model").parent) as scratch:
+            converted = Path(scratch) / "pinned"
+            pin_model(str(fetch_sample_model(_DIRECTORY / "model")), converted)
+            converted.rename(pinned)
+    return pinned
+
+
+def sample_texts() -> list[str]:
+    """Texts of the sample corpus, domains and shards mixed evenly."""
+    shards = discover_shards(load_corpus_config(gather_sample_corpus(_DIRECTORY / "corpus")))
+    columns = [[row.text for row in read_shard(shard) if isinstance(row, Document)] for shard in shards]
+    return [column[n] for n in range(max(map(len, columns))) for column in columns if n < len(column)]
