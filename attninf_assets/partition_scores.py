@@ -4,10 +4,12 @@ What is current is kept, what an interrupted run paid for is found again, the re
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,18 +65,21 @@ def update_partition_scores(
     """
     started = time.monotonic()
     where = {"domain": shard.domain, "shard": shard.name}
-    texts = lake.read("documents", columns=_SAME_TEXT, where=where)
-    if not len(texts) and not lake.count("quarantine", where=where):
+    n_documents = lake.count("documents", where=where)
+    if not n_documents and not lake.count("quarantine", where=where):
         raise ValueError(f"{shard.key} is not indexed: materialize raw_corpus for it first")
     seen = lake.version("scores")
     by_selector = pc.field("selector_fingerprint") == selector.fingerprint
     stored = lake.read("scores", columns=STAGED_SCORES.names, where=where, only=by_selector, version=seen)
+    n_stored = lake.count("scores", where=where, version=seen)
     staging = StagedScores(lake.root, selector.fingerprint, shard.domain, shard.name)
-    if len(stored) == len(texts) == lake.count("scores", where=where, version=seen) and _same_texts(stored, texts):
-        staging.clear()
-        return PartitionScores(stored, len(stored), 0, 0, 0, 0.0, None, None)
+    if len(stored) == n_stored == n_documents:  # in a tenth of the memory that a join takes
+        indexed = _row_hashes(lake.batches("documents", columns=_SAME_TEXT, where=where))
+        if np.array_equal(_row_hashes(stored.select(_SAME_TEXT).to_batches()), indexed):
+            staging.clear()
+            return _nothing_to_do(stored)
 
-    index = _frame(texts)
+    index = _frame(lake.read("documents", columns=_SAME_TEXT, where=where))
     current = _frame(stored).join(index, on=_SAME_TEXT, how="semi")
     needed = index.join(current, on=_SAME_TEXT, how="anti")
     resumed = _frame(staging.read()).join(needed, on=_SAME_TEXT, how="semi")
@@ -108,10 +113,14 @@ def update_partition_scores(
     return result
 
 
-def _same_texts(scores: pa.Table, index: pa.Table) -> bool:
-    """Whether both hold the same documents with the same texts. Rows are stored in the order of the index."""
-    ours, theirs = scores.select(_SAME_TEXT), index.select(_SAME_TEXT)
-    return ours.equals(theirs) or _frame(ours).sort("doc_id").equals(_frame(theirs).sort("doc_id"))
+def _row_hashes(batches: Iterable[pa.RecordBatch]) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each row, sorted: equal for equal rows in any order, and hardly ever else."""
+    hashes = [_frame(batch).hash_rows().to_numpy() for batch in batches]
+    return np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
+
+
+def _nothing_to_do(scores: pa.Table) -> PartitionScores:
+    return PartitionScores(scores, len(scores), 0, 0, 0, 0.0, None, None)
 
 
 def _whole_rows(table: pa.Table, shard: Shard, selector: Selector) -> pa.Table:
@@ -185,7 +194,7 @@ def _staged_rows(chunk: list[DocumentScore], digests: Mapping[str, str]) -> pl.D
     )
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
+def _frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from attninf_assets.store.schemas import TABLES
 
-__all__ = ["scores_of"]
+__all__ = ["run_of", "scores_of"]
 
 
 def scores_of(domain: str, shard: str, n: int, *, mark: str = "f", score: float = 1.0) -> pa.Table:
@@ -27,3 +27,21 @@ def scores_of(domain: str, shard: str, n: int, *, mark: str = "f", score: float 
         for i in range(n)
     ]
     return pa.Table.from_pylist(rows, schema=TABLES["scores"])
+
+
+def run_of(domain: str, shard: str, version: int) -> pa.Table:
+    """The row of the table `scoring_runs` for a run that committed this version of the scores."""
+    row = {
+        "domain": domain,
+        "shard": shard,
+        "selector_fingerprint": "f",
+        "n_scored": 1,
+        "n_resumed": 0,
+        "n_reused": 0,
+        "tokens_scored": 1,
+        "seconds": 0.5,
+        "device": "cpu",
+        "scores_version": version,
+        "committed_at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    }
+    return pa.Table.from_pylist([row], schema=TABLES["scoring_runs"])

@@ -11,6 +11,7 @@ import time
 
 import duckdb
 
+from attninf_assets.assets.scores import _content_digest, _distribution
 from attninf_assets.corpus.schema import Shard
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.masking import Head
@@ -62,7 +63,10 @@ def _measure(root: Root, rows: int) -> str:
     seconds = time.perf_counter() - begin
     assert result.was_current
     assert result.n_reused == rows
-    return f"update: {seconds:.2f} s, peak {_peak():.0f} MB, of which {before:.0f} MB before it began"
+    updated = f"update: {seconds:.2f} s, peak {_peak():.0f} MB, of which {before:.0f} MB before it began"
+    _content_digest(result.table, _SELECTOR.fingerprint)
+    _distribution(result.table)
+    return f"{updated}\nwith data version and metadata: {time.perf_counter() - begin:.2f} s, peak {_peak():.0f} MB"
 
 
 def _peak() -> float:

@@ -2,12 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -22,7 +23,8 @@ __all__ = ["Lake"]
 
 _ATTEMPTS = 40
 _LONGEST_PAUSE = 2.0  # seconds
-_COMPRESSED = WriterProperties(compression="ZSTD")
+_COMPRESSED = WriterProperties(compression="ZSTD", max_row_group_size=131_072)  # a reader holds a few groups in memory
+_LEAN = {"batch_readahead": 1, "fragment_readahead": 4}  # Arrow reads ahead 16 row groups of 4 files otherwise
 _Written = TypeVar("_Written")
 
 
@@ -116,11 +118,19 @@ class Lake:
         if dataset is None:
             return schema.empty_table()
         try:
-            return dataset.to_table(columns=schema.names, filter=only).cast(schema)
+            return dataset.to_table(columns=schema.names, filter=only, **_LEAN).cast(schema)
         except FileNotFoundError as error:
             if version is None:
                 raise
             raise ValueError(f"{self.root.table_uri(name)}: version {version} is vacuumed away: {error}") from error
+
+    def batches(
+        self, name: str, *, columns: Sequence[str], where: Mapping[str, str], version: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """What `read` returns, a piece at a time, so that its size is not bounded by memory."""
+        dataset = self._dataset(name, self._checked(name, where), version)
+        if dataset is not None:
+            yield from dataset.to_batches(columns=list(columns), **_LEAN)
 
     def count(self, name: str, *, where: Mapping[str, str] | None = None, version: int | None = None) -> int:
         """How many rows `read` would return, without reading them."""
@@ -149,7 +159,12 @@ class Lake:
 
     def _dataset(self, name: str, where: Mapping[str, str], version: int | None) -> ds.Dataset | None:
         table = self._open(name, version=version)
-        return None if table is None else table.to_pyarrow_dataset(file_pruning_predicate=partition_predicate(where))
+        if table is None:
+            return None
+        filesystem, path = self.root.locate(f"tables/{name}")
+        return table.to_pyarrow_dataset(
+            file_pruning_predicate=partition_predicate(where), filesystem=pafs.SubTreeFileSystem(path, filesystem)
+        )
 
     def _in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """What `write` returns for the table as it is now; tried again over every commit that gets in its way."""
