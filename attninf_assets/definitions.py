@@ -40,4 +40,5 @@ def definitions() -> dg.Definitions:
         jobs=[ingest_job],
         sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),
+        executor=dg.in_process_executor,  # a process per run: a step of its own would load everything again
     )

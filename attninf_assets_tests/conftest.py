@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from attninf_assets import devices
 from attninf_assets.store.root import Root
 from attninf_assets_tests.s3 import s3_server
 
@@ -15,6 +16,12 @@ def s3_options() -> Iterator[dict[str, str]]:
     """Storage options of an S3 server that lives as long as the session; its bucket is `lake`."""
     with s3_server() as options:
         yield options
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_device_locks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Test processes work side by side and may share a device, so each has locks of its own."""
+    devices.LOCKS = tmp_path_factory.mktemp("devices")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from attninf_assets.corpus.duplicates import ids_elsewhere
 from attninf_assets.corpus.indexing import index_shard
 from attninf_assets.partitions import corpus_shards
 from attninf_assets.resources import CorpusResource, LakeResource
+from attninf_assets.retries import transient_faults_retried
 
 SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just before it was read
 
@@ -19,6 +20,7 @@ SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just be
     metadata={**column_schema("documents"), "dagster/table_name": "documents"},
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
 )
+@transient_faults_retried
 def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource) -> dg.MaterializeResult:
     """The documents of each shard, indexed where they landed.
 

@@ -10,6 +10,7 @@ from attninf_assets.assets.metadata import records, reporter
 from attninf_assets.assets.selection import selected_subset
 from attninf_assets.mixture import MixSettings, current_manifest, mixed_documents
 from attninf_assets.resources import CorpusResource, LakeResource
+from attninf_assets.retries import transient_faults_retried
 from attninf_assets.selection.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA
 from attninf_assets.selection.mixing import write_training_corpus
 from attninf_assets.store.selectors import current_selector
@@ -33,6 +34,7 @@ class MixConfig(dg.Config):
         "dagster/column_schema": dg.TableSchema([dg.TableColumn(f.name, str(f.type)) for f in CORPUS_SCHEMA]),
     },
 )
+@transient_faults_retried
 def training_corpus(
     context: dg.AssetExecutionContext, config: MixConfig, corpus: CorpusResource, lake: LakeResource
 ) -> dg.MaterializeResult:

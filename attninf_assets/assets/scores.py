@@ -10,14 +10,18 @@ import pyarrow.compute as pc
 from attninf_assets.assets.corpus import raw_corpus
 from attninf_assets.assets.metadata import column_schema, quantiles, records, reporter
 from attninf_assets.assets.selector import retrieval_heads
+from attninf_assets.devices import claim_device
 from attninf_assets.influence.engine import Engine, load_engine
 from attninf_assets.influence.pretrained import choose_device
 from attninf_assets.partition_scores import PartitionScores, update_partition_scores
 from attninf_assets.partitions import GPU_POOL, corpus_shards
 from attninf_assets.plots import score_histogram
 from attninf_assets.resources import CorpusResource, CostResource, LakeResource
+from attninf_assets.retries import transient_faults_retried
 from attninf_assets.store.models import local_directory
 from attninf_assets.store.selectors import current_selector
+
+_ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -29,6 +33,7 @@ from attninf_assets.store.selectors import current_selector
     metadata={**column_schema("scores"), "dagster/table_name": "scores"},
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
 )
+@transient_faults_retried
 def attention_influence_scores(
     context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:
@@ -41,6 +46,7 @@ def attention_influence_scores(
 
     def load() -> Engine:
         cost.require_approval(tables.root, selector.fingerprint)
+        claim_device()
         directory = f"selectors/{selector.model_digest}"
         return load_engine(
             local_directory(tables.root, directory, cache=lake.model_cache()),
@@ -88,16 +94,21 @@ def _story(scores: PartitionScores) -> str:
 def _content_digest(table: pa.Table, fingerprint: str) -> str:
     """Changes when any document's text, the set of documents or the selector does, and never otherwise."""
     digest = hashlib.sha256(fingerprint.encode())
-    texts = table.select(["doc_id", "text_sha256"]).sort_by("doc_id")
-    for doc_id, text_sha256 in zip(*(column.to_pylist() for column in texts.columns), strict=True):
-        digest.update(f"\0{doc_id}\0{text_sha256}".encode())
+    texts = table.select(["doc_id", "text_sha256"])
+    by_id = pc.sort_indices(texts, [("doc_id", "ascending")])
+    for begin in range(0, len(by_id), _ROWS_AT_ONCE):
+        rows = texts.take(by_id.slice(begin, _ROWS_AT_ONCE)).combine_chunks()
+        for chunk in pc.binary_join_element_wise("", *rows.columns, "\0").chunks:
+            digest.update("".join(chunk.to_pylist()).encode())
     return digest.hexdigest()
 
 
 def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:
     scores = table["score"].to_numpy()
-    ranked = table.filter(pc.is_finite(table["score"])).sort_by([("score", "descending"), ("doc_id", "descending")])
-    shown = pa.concat_tables([ranked.slice(0, 5), ranked.slice(max(5, len(ranked) - 5))])
+    ranked = pc.sort_indices(table, [("score", "descending"), ("doc_id", "descending")])  # what is not finite last
+    ranked = ranked.slice(0, int(np.isfinite(scores).sum()))
+    ends = [*ranked.slice(0, 5).to_pylist(), *ranked.slice(max(5, len(ranked) - 5)).to_pylist()]
+    shown = pa.concat_tables([table.slice(0, 0), *(table.slice(row, 1) for row in ends)])
     shown_rows = [
         {
             "doc_id": row["doc_id"],

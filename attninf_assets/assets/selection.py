@@ -10,6 +10,7 @@ from attninf_assets.assets.metadata import column_schema, records
 from attninf_assets.assets.scores import attention_influence_scores
 from attninf_assets.plots import score_distributions
 from attninf_assets.resources import LakeResource
+from attninf_assets.retries import transient_faults_retried
 from attninf_assets.selection.coverage import require_coverage, score_coverage
 from attninf_assets.selection.thresholds import score_thresholds as find_thresholds
 from attninf_assets.selection.thresholds import selected
@@ -37,6 +38,7 @@ class SelectionConfig(dg.Config):
     kinds={"deltalake", "duckdb"},
     metadata={**column_schema("thresholds"), "dagster/table_name": "thresholds"},
 )
+@transient_faults_retried
 def score_thresholds(
     context: dg.AssetExecutionContext, config: SelectionConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
@@ -87,6 +89,7 @@ def score_thresholds(
     kinds={"deltalake", "duckdb"},
     metadata={**column_schema("selected_subset"), "dagster/table_name": "selected_subset"},
 )
+@transient_faults_retried
 def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """The documents at or above their domain's threshold: the reasoning-intensive part of the corpus, by id."""
     tables = lake.lake()

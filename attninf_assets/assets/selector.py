@@ -8,11 +8,13 @@ from pydantic import Field
 
 from attninf_assets.assets.metadata import column_schema, detection_metadata, quantiles, reporter
 from attninf_assets.corpus.sentences import sample_sentences
+from attninf_assets.devices import claim_device
 from attninf_assets.influence.pretrained import choose_device, choose_numeric_class
 from attninf_assets.influence.probes import probes_digest
 from attninf_assets.influence.selector import MAX_TOKENS
 from attninf_assets.partitions import GPU_POOL
 from attninf_assets.resources import CorpusResource, LakeResource, SelectorResource
+from attninf_assets.retries import transient_faults_retried
 from attninf_assets.selector_building import HeadSettings, build_selector, pin_selector_model, probes_for_model
 from attninf_assets.store.models import local_directory
 from attninf_assets.store.selectors import (
@@ -27,6 +29,7 @@ _N_SENTENCES = 10_000  # candidates for the probes' values
 
 
 @dg.asset(group_name="selector", kinds={"huggingface", "pytorch"})
+@transient_faults_retried
 def selector_model(
     context: dg.AssetExecutionContext, selector: SelectorResource, lake: LakeResource
 ) -> dg.MaterializeResult:
@@ -69,6 +72,7 @@ class ProbeConfig(dg.Config):
     kinds={"deltalake", "python"},
     metadata={**column_schema("retrieval_probes"), "dagster/table_name": "retrieval_probes"},
 )
+@transient_faults_retried
 def retrieval_probes(
     context: dg.AssetExecutionContext,
     config: ProbeConfig,
@@ -129,6 +133,7 @@ class HeadConfig(dg.Config):
     pool=GPU_POOL,
     metadata={**column_schema("head_scores"), "dagster/table_name": "head_scores"},
 )
+@transient_faults_retried
 def retrieval_heads(
     context: dg.AssetExecutionContext, config: HeadConfig, selector: SelectorResource, lake: LakeResource
 ) -> dg.MaterializeResult:
@@ -138,6 +143,7 @@ def retrieval_heads(
     selector's fingerprint, the only thing that decides whether a score is current."""
     tables = lake.lake()
     model = pinned_model(tables.root)
+    claim_device()
     device = choose_device()
     auto = config.numeric_class == "auto"
     current, reused = build_selector(

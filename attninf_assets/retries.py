@@ -1,0 +1,45 @@
+"""Which failures are worth another try, and how long to wait before it."""
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+from deltalake.exceptions import CommitFailedError
+
+from attninf_assets.devices import DevicesBusyError
+
+MAX_RETRIES = 3
+FIRST_PAUSE = 10  # seconds; doubled for each further retry
+
+_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same run may well succeed later: storage or network that failed, a lost race, a busy device.
+
+    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read.
+    """
+    if isinstance(error, CommitFailedError | DevicesBusyError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING
+    return isinstance(error, RuntimeError) and isinstance(error.__cause__, CommitFailedError)
+
+
+def transient_faults_retried(asset: Callable[..., dg.MaterializeResult]) -> Callable[..., dg.MaterializeResult]:
+    """The asset's function, tried again after transient faults: at most 3 times, after 10, 20 and 40 seconds."""
+
+    @functools.wraps(asset)
+    def attempted(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult:
+        try:
+            return asset(context, **resources)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            context.log.warning(f"{type(error).__name__}: {error}; worth another try")
+            pause = FIRST_PAUSE * 2**context.retry_number
+            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error
+
+    return attempted
