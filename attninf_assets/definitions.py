@@ -10,6 +10,7 @@ from attninf_assets.assets.selection import score_thresholds, selected_subset
 from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.automation import ingest_job, new_shards
 from attninf_assets.checks import CHECKS
+from attninf_assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.resources import (
     budget_from_environment,
@@ -33,11 +34,13 @@ def definitions() -> dg.Definitions:
         score_thresholds,
         selected_subset,
         training_corpus,
+        lake_maintenance,
     ]
     return dg.Definitions(
         assets=with_conditions(assets, policy, previewed=budget_from_environment() is not None),
         asset_checks=[*CHECKS, every_shard_is_current],
-        jobs=[ingest_job],
+        jobs=[ingest_job, maintenance_job],
+        schedules=[nightly_maintenance],
         sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),
         executor=dg.in_process_executor,  # a process per run: a step of its own would load everything again

@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -124,10 +125,14 @@ class Root:
 
     def list(self, rel: str) -> list[str]:
         """Every file below a directory, at any depth, as sorted paths from the root; none if it is absent."""
+        return sorted(self.modified(rel))
+
+    def modified(self, rel: str) -> dict[str, datetime]:
+        """The same files, and when the storage says each was last written."""
         fs, path = self.locate(rel)
         found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
         base = path[: -len(rel)]
-        return sorted(entry.path.removeprefix(base) for entry in found if entry.type == pafs.FileType.File)
+        return {entry.path.removeprefix(base): entry.mtime for entry in found if entry.type == pafs.FileType.File}
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

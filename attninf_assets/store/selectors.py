@@ -96,6 +96,11 @@ def publish_selector(root: Root, current: CurrentSelector) -> None:
     root.write_bytes(_CURRENT, json.dumps(record | {"selector_fingerprint": current.selector.fingerprint}).encode())
 
 
+def has_selector(root: Root) -> bool:
+    """Whether heads were ever detected, so that there is a selector in use."""
+    return root.exists(_CURRENT)
+
+
 def current_selector(root: Root) -> CurrentSelector:
     """The selector in use. Raises `ValueError` where no heads were detected yet."""
     stored = _read(root, _CURRENT, missing="materialize retrieval_heads")

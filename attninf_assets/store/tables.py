@@ -19,11 +19,11 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.sql import partition_predicate
 
-__all__ = ["Lake"]
+__all__ = ["COMPRESSED", "Lake"]
 
 _ATTEMPTS = 40
 _LONGEST_PAUSE = 2.0  # seconds
-_COMPRESSED = WriterProperties(compression="ZSTD", max_row_group_size=131_072)  # a reader holds a few groups in memory
+COMPRESSED = WriterProperties(compression="ZSTD", max_row_group_size=131_072)  # a reader holds a few groups in memory
 _LEAN = {"batch_readahead": 1, "fragment_readahead": 4}  # Arrow reads ahead 16 row groups of 4 files otherwise
 _Written = TypeVar("_Written")
 
@@ -56,10 +56,10 @@ class Lake:
         with replayable(name, data, wanted) as replay:
 
             def overwrite(table: DeltaTable) -> int:
-                write_deltalake(table, replay(), mode="overwrite", predicate=predicate, writer_properties=_COMPRESSED)
+                write_deltalake(table, replay(), mode="overwrite", predicate=predicate, writer_properties=COMPRESSED)
                 return table.version()
 
-            return self._in_turn(name, overwrite, to=f"replace {wanted or 'the table'}")
+            return self.in_turn(name, overwrite, to=f"replace {wanted or 'the table'}")
 
     def append(self, name: str, rows: pa.Table, *, writer: str, number: int) -> int | None:
         """Add rows once: not again if `writer` has added rows with this `number` or a higher one before.
@@ -77,12 +77,12 @@ class Lake:
                 table,
                 wanted,
                 mode="append",
-                writer_properties=_COMPRESSED,
+                writer_properties=COMPRESSED,
                 commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
             )
             return table.version()
 
-        return self._in_turn(name, add, to=f"add rows of {writer}")
+        return self.in_turn(name, add, to=f"add rows of {writer}")
 
     def replace_if_changed(
         self, name: str, data: pa.Table, *, where: Mapping[str, str] | None = None
@@ -166,7 +166,7 @@ class Lake:
             file_pruning_predicate=partition_predicate(where), filesystem=pafs.SubTreeFileSystem(path, filesystem)
         )
 
-    def _in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
+    def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """What `write` returns for the table as it is now; tried again over every commit that gets in its way."""
         begin = time.monotonic()
         for attempt in range(_ATTEMPTS):

@@ -1,0 +1,109 @@
+"""Keeping the lake healthy beside running backfills: compaction, vacuum and the sweep of what killed runs left.
+
+Nothing that is younger than the retention is ever deleted, by the storage's own clock. So whatever a run has written
+and not yet committed is safe as long as it commits within that time, and old versions stay readable that long.
+"""
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from deltalake import DeltaTable
+
+from attninf_assets.store.root import Root
+from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.tables import COMPRESSED, Lake
+
+__all__ = ["RETENTION", "SHORTEST_RETENTION", "Swept", "TableCare", "maintain", "sweep"]
+
+RETENTION = timedelta(days=7)
+SHORTEST_RETENTION = timedelta(days=1)  # a writer needs far less from its first file to its commit
+_LARGEST_SKEW = timedelta(hours=1)
+
+_HALF_WRITTEN = re.compile(r".*\.parquet#\d+|.*/\.[^/]+\.tmp")  # by delta-rs; by Root
+
+
+@dataclass(frozen=True)
+class TableCare:
+    """What was done for one table."""
+
+    table: str
+    files_compacted: int  # small files that were merged into fewer
+    files_vacuumed: int  # no version within the retention needs them
+    version: int
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What killed runs had left, as paths under the root."""
+
+    half_written: tuple[str, ...]
+    staged: tuple[str, ...]  # directories of scores that no run will resume
+
+
+def maintain(
+    lake: Lake, *, retention: timedelta = RETENTION, selector_fingerprint: str | None
+) -> tuple[list[TableCare], Swept]:
+    """Compact, vacuum and checkpoint every table, then sweep; `selector_fingerprint` is the selector in use, if any.
+
+    Raises ValueError for a retention that could touch what a running backfill is about to commit, and RuntimeError
+    where this machine's clock and the storage's differ so much that ages mean nothing.
+    """
+    if retention < SHORTEST_RETENTION:
+        raise ValueError(f"retention {retention}: at least {SHORTEST_RETENTION}, or running backfills would lose files")
+    now = _clock_of(lake.root)
+    if abs(now - datetime.now(UTC)) > _LARGEST_SKEW:
+        raise RuntimeError(
+            f"{lake.root.uri}: the storage's clock says {now:%Y-%m-%d %H:%M}, this machine's "
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing is deleted before they agree"
+        )
+    cared = [_care_for(lake, name, retention) for name in TABLES if lake.exists(name)]
+    return cared, sweep(lake.root, older_than=now - retention, selector_fingerprint=selector_fingerprint)
+
+
+def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None) -> Swept:
+    """Delete half-written files and the staged scores of selectors not in use, where nothing is younger than that."""
+    half_written = [
+        path
+        for directory in ("tables", "staging", "selectors", "training_corpus")
+        for path, modified in root.modified(directory).items()
+        if _HALF_WRITTEN.fullmatch(path) and modified < older_than
+    ]
+    youngest: dict[str, datetime] = {}
+    for path, modified in root.modified("staging").items():
+        directory = path.rpartition("/")[0]
+        youngest[directory] = max(modified, youngest.get(directory, modified))
+    staged = [
+        directory
+        for directory, modified in youngest.items()
+        if modified < older_than and directory.split("/")[1] != selector_fingerprint
+    ]
+    for path in [*half_written, *staged]:
+        root.delete(path)
+    return Swept(tuple(sorted(half_written)), tuple(sorted(staged)))
+
+
+def _care_for(lake: Lake, name: str, retention: timedelta) -> TableCare:
+    def compact(table: DeltaTable) -> int:
+        return table.optimize.compact(writer_properties=COMPRESSED)["numFilesRemoved"]
+
+    def vacuum(table: DeltaTable) -> tuple[int, int]:
+        hours = int(retention / timedelta(hours=1))
+        gone = table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+        table.create_checkpoint()
+        table.cleanup_metadata()
+        return len(gone), table.version()
+
+    merged = lake.in_turn(name, compact, to="compact the table")
+    vacuumed, version = lake.in_turn(name, vacuum, to="vacuum the table")
+    return TableCare(name, merged, vacuumed, version)
+
+
+def _clock_of(root: Root) -> datetime:
+    """The storage's time, as it stamps a file that is written now."""
+    path = f"maintenance/{uuid.uuid4().hex}"
+    root.write_bytes(path, b"")
+    stamped = root.modified("maintenance")[path]
+    root.delete(path)
+    return stamped
