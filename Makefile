@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := true
+# Threads that wait without spinning: on a busy machine two threads are otherwise slower than one.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test ui bench environment format clean
 

@@ -1,6 +1,6 @@
-"""`make demo`: every asset once, through Dagster, on the sample corpus with the sample selector; then what came of it.
+"""`make demo`: every asset once, through Dagster, then what came of it.
 
-Run again, it materializes the same assets and scores nothing.
+On the sample corpus with the sample selector, unless the settings name others. Run again, it scores nothing.
 """
 
 import logging
@@ -59,6 +59,8 @@ def main() -> None:
 
         _say("corpus: indexing every shard")
         shards = [shard.key for shard in corpus.shards()]
+        if not shards:
+            raise ValueError(f"{corpus.config().path}: no domain's files match anything")
         instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
         for key in shards:
             materialize(["raw_corpus"], key)

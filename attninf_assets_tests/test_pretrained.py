@@ -101,14 +101,14 @@ def test_a_directory_without_a_config_is_refused(directory: Path, tmp_path: Path
 
 def test_a_directory_without_weights_is_refused(directory: Path, tmp_path: Path) -> None:
     (directory / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=f"{directory}: no \\*.safetensors weights in it$"):
+    with pytest.raises(ValueError, match=f"{directory}: no model\\*.safetensors weights in it$"):
         pin_model(str(directory), tmp_path / "pinned")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
 def test_weights_that_are_only_pickles_are_refused_and_named(name: str, directory: Path, tmp_path: Path) -> None:
     (directory / "model.safetensors").rename(directory / name)
-    with pytest.raises(ValueError, match=f"no \\*.safetensors .*; {name} are pickles, which are never loaded"):
+    with pytest.raises(ValueError, match=f"no model\\*.safetensors .*; {name} are pickles, which are never loaded"):
         pin_model(str(directory), tmp_path / "pinned")
 
 
@@ -271,3 +271,11 @@ def test_a_gguf_file_becomes_a_plain_directory_that_speaks_english(sample_direct
     with torch.inference_mode():
         sample_model.set_attn_implementation("sdpa")
         assert tokenizer.decode(sample_model(ids).logits[0, -1].argmax()) == " Berlin"
+
+
+def test_a_second_copy_of_the_weights_is_neither_copied_nor_digested(tiny_directory: Path, tmp_path: Path) -> None:
+    """Some repositories carry their weights twice, once under a name that transformers does not load."""
+    shutil.copytree(tiny_directory, tmp_path / "twice")
+    shutil.copy(tiny_directory / "model.safetensors", tmp_path / "twice" / "consolidated.safetensors")
+    assert pin_model(str(tmp_path / "twice"), tmp_path / "pinned") == digest_model(tiny_directory)
+    assert not (tmp_path / "pinned" / "consolidated.safetensors").exists()

@@ -21,7 +21,7 @@ _TOKENIZER_FILES = (
     "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
 )  # fmt: skip
 _PINNED = ("config.json", "generation_config.json", *_TOKENIZER_FILES)
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")  # what transformers loads, and no copy beside it
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+@[\w./-]+")  # org/name@revision
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
 
@@ -68,7 +68,7 @@ def digest_model(directory: Path) -> ModelDigests:
     config = json.loads((directory / "config.json").read_text())
     architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
     model = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in sorted(directory.glob("model*.safetensors")):
         model.update(f"{file.name}:{_file_sha256(file)}".encode())
     model.update(tokenizer.digest())
     return ModelDigests(model.hexdigest(), tokenizer.hexdigest())
@@ -150,10 +150,10 @@ def _refuse_missing(loading: dict[str, Any], where: Path) -> None:
 def _copy(source: Path, destination: Path) -> None:
     if not (source / "config.json").is_file():
         raise ValueError(f"selector {source}: no config.json, so not a Hugging Face model directory")
-    if not any(source.glob("*.safetensors")):
+    if not any(source.glob("model*.safetensors")):
         pickles = sorted(p.name for p in [*source.glob("*.bin"), *source.glob("*.pt"), *source.glob("*.pth")])
         found = f"; {', '.join(pickles)} are pickles, which are never loaded" if pickles else ""
-        raise ValueError(f"selector {source}: no *.safetensors weights in it{found}")
+        raise ValueError(f"selector {source}: no model*.safetensors weights in it{found}")
     destination.mkdir(parents=True, exist_ok=True)
     for file in [*(source / name for name in _PINNED), *(f for pattern in _WEIGHTS for f in source.glob(pattern))]:
         if file.exists():
