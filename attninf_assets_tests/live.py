@@ -1,0 +1,126 @@
+"""The real system on loopback: daemon, webserver and code server as `make ui` starts them, asked over GraphQL."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+
+_REPOSITORY = Path(__file__).parent.parent
+_LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "attninf_assets"}
+T = TypeVar("T")
+
+
+class Live:
+    """A running system over the settings of the environment."""
+
+    def __init__(self, home: Path, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.home, self.port, self._process, self._log = home, port, process, log
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self, what: str, probe: Callable[[], T | None], *, seconds: float = 180) -> T:
+        """The first answer of `probe` that is neither empty nor None. Fails with the system's log after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, f"the system ended: {self._tail()}"
+            if answer := probe():
+                return answer
+            time.sleep(0.25)
+        raise AssertionError(f"waited {seconds:.0f} s for {what}; the log ends: {self._tail()}")
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The `data` of a GraphQL answer; fails on errors."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def materialize(self, *assets: str, config: Mapping[str, Any]) -> str:
+        """Launch a run of unpartitioned assets; its id."""
+        selection = [{"path": [name]} for name in assets]
+        answer = self.ask(
+            """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+            params={
+                "selector": {**_LOCATION, "pipelineName": "__ASSET_JOB", "assetSelection": selection},
+                "runConfigData": {"ops": {name: value for name, value in config.items() if name in assets}},
+                "mode": "default",
+            },
+        )["launchPipelineExecution"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
+
+    def start_sensor(self, name: str) -> None:
+        """Turn a sensor on, as the switch in the UI does."""
+        answer = self.ask(
+            """mutation($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }""",
+            selector={**_LOCATION, "sensorName": name},
+        )
+        assert answer["startSensor"]["__typename"] == "Sensor", answer
+
+    def location_is_loaded(self) -> bool:
+        """Whether the webserver answers and has the code location under its name."""
+        try:
+            answer = self.ask(
+                """{ workspaceOrError { ... on Workspace {
+                locationEntries { name locationOrLoadError { __typename } } } } }"""
+            )
+        except OSError:
+            return False
+        entries = answer["workspaceOrError"]["locationEntries"]
+        return [(e["name"], (e["locationOrLoadError"] or {}).get("__typename")) for e in entries] == [
+            ("attninf_assets", "RepositoryLocation")
+        ]
+
+    def instance(self) -> dg.DagsterInstance:
+        """The system's own instance, for looking at its runs and events."""
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-6000:]
+
+
+@contextmanager
+def live_system(home: Path) -> Iterator[Live]:
+    """Start the system with the project's instance settings in `home`; end all its processes afterwards."""
+    home.mkdir(parents=True)
+    shutil.copy(_REPOSITORY / "dagster.yaml", home)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = home / "system.log"
+    command = [str(Path(sys.executable).with_name("dg")), "dev", "--workspace", "workspace.yaml"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=_REPOSITORY,
+            env={**os.environ, "DAGSTER_HOME": str(home), "OMP_NUM_THREADS": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    live = Live(home, port, process, log)
+    try:
+        live.wait("the code location", live.location_is_loaded)
+        yield live
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

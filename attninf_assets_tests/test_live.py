@@ -1,0 +1,111 @@
+"""Daemon, webserver and run processes together: files land, scores appear, the selector changes, a run is killed."""
+
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from attninf_assets.store.selectors import current_selector
+from attninf_assets_tests.live import Live, live_system
+from attninf_assets_tests.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+SCORES = dg.AssetKey("attention_influence_scores")
+_PID = re.compile(r"pid: (\d+)")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """Three shards that landed an hour ago; nothing is known of them."""
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    for path in (tmp_path / "source").rglob("*.*"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    return pipeline
+
+
+@pytest.fixture
+def live(pipeline: Pipeline, tmp_path: Path) -> Iterator[Live]:
+    with live_system(tmp_path / "home") as live:
+        yield live
+
+
+def scored_by(pipeline: Pipeline) -> dict[str, set[str]]:
+    """The selectors of every shard's scores, from the table."""
+    rows = pipeline.rows("scores").select("domain", "shard", "selector_fingerprint").unique().to_dicts()
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(f"{row['domain']}.{row['shard']}", set()).add(row["selector_fingerprint"])
+    return found
+
+
+def scorings(instance: dg.DagsterInstance) -> Counter[str]:
+    """How often each shard's scores were materialized."""
+    records = instance.fetch_materializations(SCORES, limit=100).records
+    return Counter(record.partition_key or "" for record in records)
+
+
+def ended_well(live: Live, instance: dg.DagsterInstance, run_id: str) -> None:
+    def status() -> dg.DagsterRunStatus | None:
+        run = instance.get_run_by_id(run_id)
+        return run.status if run and run.is_finished else None
+
+    assert live.wait(f"run {run_id}", status) is dg.DagsterRunStatus.SUCCESS
+
+
+def scoring_process(instance: dg.DagsterInstance) -> tuple[str, int] | None:
+    """Id and process of a scoring run that is at work."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if SCORES in (run.asset_selection or ()):
+            for record in instance.all_logs(run.run_id):
+                if (found := _PID.search(record.message)) is not None:
+                    return run.run_id, int(found[1])
+    return None
+
+
+def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: Live, pipeline: Pipeline) -> None:
+    with live.instance() as instance:
+        heads = live.materialize(*SELECTOR, config=PROBES)
+        live.start_sensor("rescoring")
+        ended_well(live, instance, heads)
+        first = current_selector(pipeline.lake.root).selector.fingerprint
+        live.wait("scores of every shard", lambda: scored_by(pipeline) == {key: {first} for key in SHARDS})
+        live.wait("three materializations", lambda: scorings(instance).total() >= 3)
+        assert scorings(instance) == Counter(SHARDS)
+
+        zero = live.materialize("retrieval_heads", config={"retrieval_heads": {"config": {"mask": "zero"}}})
+        ended_well(live, instance, zero)
+        second = current_selector(pipeline.lake.root).selector.fingerprint
+        assert second != first
+        killed, process = live.wait("a scoring run at work", lambda: scoring_process(instance))
+        os.kill(process, signal.SIGKILL)
+        live.wait("scores by the new selector", lambda: scored_by(pipeline) == {key: {second} for key in SHARDS})
+        live.wait("all of them", lambda: scorings(instance).total() >= 6)
+        assert scorings(instance) == Counter(SHARDS * 2)
+        run = instance.get_run_by_id(killed)
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        again = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
+        shard = "dagster/asset_partition_range_start"
+        assert [r.tags[shard] for r in again] == [run.tags[shard]]
+
+        live.wait("selection and mix", lambda: pipeline.lake.root.exists("training_corpus/manifest.json"))
+    answer = live.ask(
+        """{ assetNodeOrError(assetKey: {path: ["attention_influence_scores"]}) { ... on AssetNode {
+        partitionStats { numMaterialized numPartitions numFailed }
+        latestMaterializationByPartition { partition metadataEntries { label ... on TextMetadataEntry { text } } }
+        } } }"""
+    )["assetNodeOrError"]
+    assert answer["partitionStats"] == {"numMaterialized": 3, "numPartitions": 3, "numFailed": 0}
+    shown = {
+        m["partition"]: {entry["text"]}
+        for m in answer["latestMaterializationByPartition"]
+        for entry in m["metadataEntries"]
+        if entry["label"] == "selector_fingerprint"
+    }
+    assert shown == scored_by(pipeline)
