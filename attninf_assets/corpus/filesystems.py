@@ -13,6 +13,7 @@ import pyarrow.fs
 __all__ = ["NO_OPTIONS", "FoundFile", "filesystem_for", "found_files", "join", "matching_files", "split_glob"]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+_RETRIES = "6"  # of a request while S3 is busy or away, with growing pauses between
 _WILDCARDS = frozenset("*?[")
 
 
@@ -30,7 +31,8 @@ def filesystem_for(uri: str, storage_options: Mapping[str, str] = NO_OPTIONS) ->
 
     `uri` is a local path, `s3://bucket/key` or `hf://datasets/org/name/file`. For S3, `storage_options` may hold
     AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ALLOW_HTTP; what
-    is absent is left to the cloud's own chain (environment, profile, instance role). Other keys are the table store's.
+    is absent is left to the cloud's own chain (environment, profile, instance role). `max_retries` bounds the
+    retries of a request. Other keys are the table store's.
 
     Raises ValueError for another scheme, and for an http endpoint without AWS_ALLOW_HTTP.
     """
@@ -63,7 +65,8 @@ def _s3(options: Mapping[str, str]) -> pa.fs.FileSystem:
     ):
         if value := options.get(option):
             arguments[argument] = value
-    return pa.fs.S3FileSystem(**arguments)
+    patience = pa.fs.AwsStandardS3RetryStrategy(max_attempts=int(options.get("max_retries", _RETRIES)))
+    return pa.fs.S3FileSystem(**arguments, retry_strategy=patience)
 
 
 def join(root: str, path: str) -> str:

@@ -1,5 +1,6 @@
 """The Delta tables under a root: replace some partitions in one commit, read some partitions."""
 
+import errno
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ _ATTEMPTS = 40
 _LONGEST_PAUSE = 2.0  # seconds
 COMPRESSED = WriterProperties(compression="ZSTD", max_row_group_size=131_072)  # a reader holds a few groups in memory
 _LEAN = {"batch_readahead": 1, "fragment_readahead": 4}  # Arrow reads ahead 16 row groups of 4 files otherwise
+_PATIENCE = {"max_retries": "6", "retry_timeout": "90s"}  # for S3 while it is busy or away, per request
+_FULL = "No space left on device"
 _Written = TypeVar("_Written")
 
 
@@ -176,6 +179,11 @@ class Lake:
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt)))  # noqa: S311
+            except DeltaError as error:
+                if _FULL not in str(error):
+                    raise
+                place = self.root.table_uri(name)
+                raise OSError(errno.ENOSPC, f"{_FULL} to {to}; the table is as it was", place) from error
         waited = time.monotonic() - begin
         raise RuntimeError(
             f"{self.root.table_uri(name)}: waited {waited:.0f} s for a turn to {to}, "
@@ -196,7 +204,7 @@ class Lake:
         self._checked(name, {})
         uri = self.root.table_uri(name)
         try:
-            table = DeltaTable(uri, version=version, storage_options=dict(self.root.storage_options))
+            table = DeltaTable(uri, version=version, storage_options={**_PATIENCE, **self.root.storage_options})
         except TableNotFoundError:
             return None
         check_is_ours(name, uri, table)
@@ -208,7 +216,7 @@ class Lake:
                 self.root.table_uri(name),
                 TABLES[name],
                 partition_by=PARTITIONED_BY[name],
-                storage_options=dict(self.root.storage_options),
+                storage_options={**_PATIENCE, **self.root.storage_options},
                 # a creation that lost a race must not be committed again on top of the winner's table
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
