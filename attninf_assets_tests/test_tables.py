@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.tables import Lake
-from attninf_assets_tests.tables_of_scores import scores_of
+from attninf_assets_tests.tables_of_scores import run_of, scores_of
 
 _SPAWN = mp.get_context("spawn")
 
@@ -155,6 +156,45 @@ def test_a_foreign_table_is_refused_naming_the_differing_columns(tmp_path: Path)
     DeltaTable.create(lake.root.table_uri("scores"), TABLES["scores"], partition_by=["domain"])
     with pytest.raises(ValueError, match=r"tables/scores: partitioned by \['domain'\]"):
         lake.replace("scores", scores_of("web", "a", 1))
+
+
+def test_a_table_of_an_older_version_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    lake = Lake(Root.at(tmp_path))
+    for name, schema in TABLES.items():
+        DeltaTable.create(lake.root.table_uri(name), schema.remove(len(schema) - 1))
+        with pytest.raises(ValueError, match=rf"tables/{name}: .*absent, expected .*move it away and run: dg launch"):
+            lake.read(name)
+
+
+def test_a_writer_that_repeats_itself_adds_its_rows_once(root: Root) -> None:
+    lake = Lake(root)
+    assert lake.append("scoring_runs", run_of("web", "a", 1), writer="web.a", number=1) is not None
+    assert lake.append("scoring_runs", run_of("web", "a", 1), writer="web.a", number=1) is None
+    assert lake.append("scoring_runs", run_of("web", "b", 1), writer="web.b", number=1) is not None
+    assert lake.append("scoring_runs", run_of("web", "a", 2), writer="web.a", number=2) is not None
+    rows = lake.read("scoring_runs", columns=["shard", "scores_version"]).to_pylist()
+    assert sorted((row["shard"], row["scores_version"]) for row in rows) == [("a", 1), ("a", 2), ("b", 1)]
+
+
+def test_a_version_that_never_was_is_refused(root: Root) -> None:
+    lake = Lake(root)
+    lake.replace("scores", scores_of("web", "a", 1))
+    with pytest.raises(ValueError, match=r"tables/scores: .*version 99"):
+        lake.read("scores", version=99)
+
+
+def test_counting_and_reading_in_pieces_agree_with_reading(root: Root) -> None:
+    lake = Lake(root)
+    assert lake.count("scores", where=_where("web", "a")) == 0
+    lake.replace("scores", pa.concat_tables([scores_of("web", "a", 5), scores_of("web", "b", 2)]))
+    assert (lake.count("scores"), lake.count("scores", where=_where("web", "a"))) == (7, 5)
+    pieces = lake.batches("scores", columns=["doc_id"], where=_where("web", "a"))
+    assert (
+        pa.Table.from_batches(pieces).to_pylist()
+        == lake.read("scores", columns=["doc_id"], where=_where("web", "a")).to_pylist()
+    )
+    only = lake.read("scores", columns=["doc_id"], only=pc.field("n_tokens") == 2)
+    assert sorted(only["doc_id"].to_pylist()) == ["web-a-1", "web-b-1"]
 
 
 def test_a_table_with_deletion_vectors_is_refused(tmp_path: Path) -> None:

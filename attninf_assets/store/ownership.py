@@ -7,6 +7,16 @@ from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 
 __all__ = ["check_is_ours"]
 
+_WRITTEN_BY = {
+    "documents": "raw_corpus",
+    "quarantine": "raw_corpus",
+    "retrieval_probes": "retrieval_probes",
+    "head_scores": "retrieval_heads",
+    "scores": "attention_influence_scores",
+    "scoring_runs": "attention_influence_scores",
+    "thresholds": "score_thresholds",
+    "selected_subset": "selected_subset",
+}
 _UNREADABLE_FEATURES = {"deletionVectors", "columnMapping"}  # plain Parquet readers would ignore both
 
 
@@ -20,7 +30,10 @@ def check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
     differing = [column for column in columns if not _same(_field(ours, column), _field(stored, column))]
     if differing:
         details = "; ".join(f"{_kind(_field(stored, one))}, expected {_kind(_field(ours, one))}" for one in differing)
-        raise ValueError(f"{uri}: not our table {name}: differing columns {differing}: {details}")
+        raise ValueError(
+            f"{uri}: not our table {name}: differing columns {differing}: {details}. If an older version of this "
+            f"project wrote it, move it away and run: dg launch --assets {_WRITTEN_BY[name]}"
+        )
     partitions = table.metadata().partition_columns
     if partitions != PARTITIONED_BY[name]:
         raise ValueError(f"{uri}: partitioned by {partitions}, expected {PARTITIONED_BY[name]}")

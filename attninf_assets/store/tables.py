@@ -207,6 +207,10 @@ class Lake:
             table = DeltaTable(uri, version=version, storage_options={**_PATIENCE, **self.root.storage_options})
         except TableNotFoundError:
             return None
+        except DeltaError as error:
+            if version is None:
+                raise
+            raise ValueError(f"{uri}: there is no version {version} to be read: {error}") from error
         check_is_ours(name, uri, table)
         return table
 
