@@ -1,6 +1,6 @@
 """Which shards are current, stale or missing under a selector."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -28,10 +28,13 @@ def _connection(indexed: Indexed, stored: Stored) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     documents = [(*key, doc_id, text) for key, texts in indexed.items() for doc_id, text in texts.items()]
     scores = [(*key, doc_id, *score) for key, rows in stored.items() for doc_id, score in rows.items()]
-    for name, rows, schema in [("documents", documents, _DOCUMENTS), ("scores", scores, _SCORES)]:
-        table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
-        connection.register(name, table)
+    connection.register("documents", _table(documents, _DOCUMENTS))
+    connection.register("scores", _table(scores, _SCORES))
     return connection
+
+
+def _table(rows: Sequence[tuple[str, ...]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
 
 
 def _state(texts: Mapping[str, str], scores: Mapping[str, tuple[str, str]]) -> str:
