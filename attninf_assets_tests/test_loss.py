@@ -70,3 +70,17 @@ def test_no_targets_have_no_losses() -> None:
     losses = token_losses_R(torch.zeros(0, 8), torch.zeros(0, dtype=torch.int64), wide_model())
     assert losses.shape == (0,)
     assert losses.dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_sure_tokens_have_no_noise_in_their_loss_in_bfloat16() -> None:
+    """A target far above all others: its loss is what the rounded logits make it, never negative, never noise."""
+    model = wide_model().to(torch.bfloat16)
+    targets_R = torch.randint(0, 8200, (64,))
+    weight_VC = model.lm_head.weight
+    hidden_RC = 40 * weight_VC[targets_R] / weight_VC[targets_R].float().square().sum(-1, keepdim=True)
+    hidden_RC = hidden_RC.to(torch.bfloat16)
+    expected = plain_losses(hidden_RC, targets_R, model.lm_head(hidden_RC).float())
+    found = token_losses_R(hidden_RC, targets_R, model)
+    assert (found >= 0).all()
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)

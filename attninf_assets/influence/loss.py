@@ -22,15 +22,16 @@ def token_losses_R(hidden_RC: torch.Tensor, targets_R: torch.Tensor, model: Any)
     losses = []
     for first in range(0, len(targets_R), _ROWS):
         hidden, targets = hidden_RC[first : first + _ROWS], targets_R[first : first + _ROWS]
-        partial = []
+        partial, target_logits = [], hidden.new_zeros(len(hidden), dtype=torch.float32)
         for tile in range(0, weight_VC.shape[0], _TILE):
             bias = None if bias_V is None else bias_V[tile : tile + _TILE]
-            logits = F.linear(hidden, weight_VC[tile : tile + _TILE], bias).float()
-            partial.append(final_logits(logits, model.config).logsumexp(dim=-1))
-        target_logits = (hidden.float() * weight_VC[targets].float()).sum(-1)
-        if bias_V is not None:
-            target_logits = target_logits + bias_V[targets].float()
-        losses.append(torch.stack(partial).logsumexp(dim=0) - final_logits(target_logits, model.config))
+            logits = final_logits(F.linear(hidden, weight_VC[tile : tile + _TILE], bias).float(), model.config)
+            partial.append(logits.logsumexp(dim=-1))
+            # The target's logit is the very number that entered the sum: rounded alike, they cancel for a sure token.
+            place = (targets - tile).clamp(0, logits.shape[-1] - 1)
+            here = (targets >= tile) & (targets < tile + logits.shape[-1])
+            target_logits = torch.where(here, logits.gather(-1, place[:, None])[:, 0], target_logits)
+        losses.append((torch.stack(partial).logsumexp(dim=0) - target_logits).clamp(min=0))
     return torch.cat(losses) if losses else hidden_RC.new_zeros(0, dtype=torch.float32)
 
 
