@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,3 +58,20 @@ def test_a_model_whose_heads_cannot_be_masked_makes_no_engine(tmp_path: Path) ->
     save_tiny_model(tmp_path, name="bloom")
     with pytest.raises(ValueError, match="architecture 'bloom' bypasses"):
         load_engine(tmp_path, numeric_class="float32", max_tokens=64, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("rope", "window"),
+    [
+        ({"rope_type": "longrope", "original_max_position_embeddings": 64}, 63),
+        ({"rope_type": "dynamic"}, 127),
+        ({"rope_type": "default"}, 127),
+    ],
+)
+def test_a_window_stays_below_where_its_length_would_change_its_neighbours_positions(
+    rope: dict[str, object], window: int
+) -> None:
+    """LongRoPE and dynamic scaling choose their factors by the longest position in the row."""
+    config = SimpleNamespace(max_position_embeddings=128, rope_parameters=rope)
+    config.get_text_config = lambda: config
+    assert bounded_window(4096, config) == window

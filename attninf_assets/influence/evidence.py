@@ -135,8 +135,8 @@ def answer_losses(
     for batch in probe_batches(probes, token_budget=max(1, token_budget // len(streams))):
         packed = pack_probes(batch)
         losses_SR, correct_SR = model.answers_SR(packed, answer_rows(batch, packed), streams, mask=mask)
-        loss_S += losses_SR.double().sum(dim=1).cpu()
-        right_S += correct_SR.double().sum(dim=1).cpu()
+        loss_S += losses_SR.cpu().double().sum(dim=1)
+        right_S += correct_SR.cpu().double().sum(dim=1)
         n_answer_tokens += losses_SR.shape[1]
         clock.advance(len(batch) * len(streams), tokens=len(packed.input_ids_T) * len(streams))
     return [

@@ -170,7 +170,7 @@ class _CopyRecorder:
             first, end = start + probe.answer_start - 1, start + probe.answer_end - 1
             # Query rows [a_1 - 1, a_n - 1), keys up to the last of them; heads grouped by the key head they share.
             q = query_SHTD[0, :, first:end].reshape(n_key_heads, -1, query_SHTD.shape[-1])
-            logits = (q @ key_SKTD[0, :, start:end].transpose(1, 2)).float()
+            logits = q.float() @ key_SKTD[0, :, start:end].transpose(1, 2).float()
             logits_HNL = logits.reshape(n_heads, end - first, end - start)
             self.copied_PLH[number, layer] = _copied_H(logits_HNL, probe, window).cpu().numpy()
 

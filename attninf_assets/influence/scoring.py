@@ -123,7 +123,7 @@ def _score_chunk(
     n_bytes, n_tokens = sum(d.n_bytes for d in chunk), sum(len(d.token_ids) for d in chunk)
     done_tokens = done_bytes = 0
     for pack in pack_windows(windows, token_budget=token_budget, start_token=start_token):
-        losses_SR = model.losses_SR(pack, [BASE, selector.head_set], mask=selector.mask).double().cpu().numpy()
+        losses_SR = model.losses_SR(pack, [BASE, selector.head_set], mask=selector.mask).cpu().double().numpy()
         row = 0
         for window in pack.windows:
             end = row + len(window.token_ids)
