@@ -173,7 +173,7 @@ def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResul
         or not reached - last < Fraction(str(fraction)) * whole <= reached
     ]
     return dg.AssetCheckResult(
-        passed=not wrong,
+        passed=bool(counted) and not wrong,
         metadata={"domains": len(counted), "wrong_domains": dg.MetadataValue.json(wrong)},
     )
 
@@ -193,8 +193,10 @@ def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckRes
             """,
             [fingerprint],
         ).fetchall()
+        n_domains = _count(connection, "thresholds")
     return dg.AssetCheckResult(
-        passed=not differing, metadata={"differing_domains": dg.MetadataValue.json([d for (d,) in differing])}
+        passed=n_domains > 0 and not differing,
+        metadata={"differing_domains": dg.MetadataValue.json([d for (d,) in differing])},
     )
 
 

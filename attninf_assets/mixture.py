@@ -11,6 +11,8 @@ from attninf_assets.corpus.texts import indexed_documents
 from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
 from attninf_assets.selection.manifest import CORPUS_DIRECTORY, Manifest
 from attninf_assets.selection.mixing import MixedDocument
+from attninf_assets.selection.thresholds import documents_digest, selection_digest
+from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
@@ -50,24 +52,70 @@ def mixed_documents(
     `shards` are the corpus's shards by key. Raises `ValueError` naming the shard where an indexed one is not among
     them, and where a source changed since it was indexed.
     """
-    index = (
-        lake.read("documents", columns=["domain", "shard"]).group_by(["domain", "shard"]).aggregate([([], "count_all")])
-    )
-    rows = sorted(zip(*(index[name].to_pylist() for name in ("domain", "shard", "count_all")), strict=True))
+    versions = {name: lake.version(name) for name in ("documents", "scores", "selected_subset")}
+    with connect(lake, "documents") as connection:
+        rows = connection.execute(
+            "SELECT domain, shard, count(*) FROM documents GROUP BY domain, shard ORDER BY domain, shard"
+        ).fetchall()
     clock = ProgressClock("documents", sum(count for _, _, count in rows), on_progress)
     for domain, name, _ in rows:
         shard = shards.get(f"{domain}.{name}")
         if shard is None:
             raise ValueError(f"shard {domain}.{name} is indexed, but the corpus file's globs no longer match its file")
         where = {"domain": domain, "shard": name}
-        scores = lake.read("scores", where=where)
-        current = scores.filter(pc.field("selector_fingerprint") == selector_fingerprint)
+        current = lake.read(
+            "scores",
+            columns=["doc_id", "n_tokens"],
+            where=where,
+            only=pc.field("selector_fingerprint") == selector_fingerprint,
+            version=versions["scores"],
+        )
         n_tokens = dict(zip(current["doc_id"].to_pylist(), current["n_tokens"].to_pylist(), strict=True))
-        chosen = lake.read("selected_subset", columns=["doc_id", "shard"], where={"domain": domain})
-        selected = set(chosen.filter(pc.field("shard") == name)["doc_id"].to_pylist())
-        documents = lake.read("documents", where=where)
+        chosen = lake.read(
+            "selected_subset",
+            columns=["doc_id"],
+            where={"domain": domain},
+            only=pc.field("shard") == name,
+            version=versions["selected_subset"],
+        )
+        selected = set(chosen["doc_id"].to_pylist())
+        documents = lake.read("documents", where=where, version=versions["documents"])
         for document in indexed_documents(shard, documents, storage_options=storage_options):
             yield MixedDocument(
                 document.doc_id, domain, document.text, n_tokens.get(document.doc_id), document.doc_id in selected
             )
             clock.advance(1, tokens=n_tokens.get(document.doc_id, 0))
+
+
+def mix_provenance(lake: Lake, *, selector_fingerprint: str) -> dict[str, Any]:
+    """What a mix is made from: equal provenance, weights and seed give the same files.
+
+    Raises `ValueError` where thresholds or selected subset are missing, of another selector, or not of each other.
+    """
+    with connect(lake, "documents", "thresholds", "selected_subset") as connection:
+        thresholds = connection.execute(
+            """
+            SELECT domain, fraction, budget, threshold_score, threshold_doc_id, n_selected, coalesce(n, 0),
+                   selector_fingerprint, coalesce(subset_fingerprint, selector_fingerprint)
+            FROM thresholds FULL JOIN (
+                SELECT domain, count(*) AS n, any_value(selector_fingerprint) AS subset_fingerprint
+                FROM selected_subset GROUP BY domain) USING (domain) ORDER BY domain
+            """
+        ).fetchall()
+        digests = {"documents": documents_digest(connection), "selected_subset": selection_digest(connection)}
+    if not thresholds:
+        raise ValueError("no thresholds: materialize score_thresholds and selected_subset first")
+    for domain, *_, n_wanted, n_selected, of_thresholds, of_subset in thresholds:
+        if not selector_fingerprint == of_thresholds == of_subset:
+            raise ValueError(
+                f"the selection of domain {domain!r} is not by the selector in use, {selector_fingerprint}: "
+                "materialize score_thresholds and selected_subset again"
+            )
+        if n_wanted != n_selected:
+            raise ValueError(
+                f"domain {domain!r}: {n_selected} documents are selected, its threshold says {n_wanted}: "
+                "materialize selected_subset again"
+            )
+    names = ["domain", "fraction", "budget", "threshold_score", "threshold_doc_id", "n_selected"]
+    selection = [dict(zip(names, row, strict=False)) for row in thresholds]
+    return {"selector_fingerprint": selector_fingerprint, "selection": selection, "digests": digests}

@@ -71,10 +71,23 @@ def test_states_are_what_comparing_every_document_says(
 
 def test_coverage_counts_current_scores_by_domain_and_refuses_too_few() -> None:
     indexed = {("x", "a"): {"1": "t", "2": "t"}, ("x", "b"): {"3": "t"}, ("y", "a"): {"1": "t"}}
-    stored = {("x", "a"): {"1": ("t", "ours"), "2": ("u", "ours")}, ("y", "a"): {"1": ("t", "ours")}}
+    stored = {("x", "a"): {"1": ("t", "ours"), "2": ("t", "theirs")}, ("y", "a"): {"1": ("t", "ours")}}
     with _connection(indexed, stored) as connection:
         coverage = score_coverage(connection, selector_fingerprint="ours")
     assert [(c.domain, c.n_documents, c.n_scored) for c in coverage] == [("x", 3, 1), ("y", 1, 1)]
     require_coverage(coverage, at_least=1 / 3)
     with pytest.raises(ValueError, match=r"current score in x \(1 of 3\)"):
         require_coverage(coverage, at_least=0.5)
+
+
+def test_scores_of_documents_that_left_or_changed_are_refused_whatever_the_coverage() -> None:
+    indexed = {("x", "a"): {"1": "t", "2": "changed"}}
+    stored = {("x", "a"): {"1": ("t", "ours"), "2": ("t", "ours")}, ("gone", "a"): {"9": ("t", "ours")}}
+    with _connection(indexed, stored) as connection:
+        coverage = score_coverage(connection, selector_fingerprint="ours")
+    assert [(c.domain, c.n_documents, c.n_scored, c.n_orphaned) for c in coverage] == [
+        ("gone", 0, 0, 1),
+        ("x", 2, 1, 1),
+    ]
+    with pytest.raises(ValueError, match=r"no longer indexed in gone \(1\), x \(1\)"):
+        require_coverage(coverage, at_least=0.0)

@@ -98,6 +98,10 @@ def test_the_cut_is_the_one_a_plain_sort_gives(few: int, budget: Budget, monkeyp
             assert found.schema.equals(TABLES["thresholds"])
             assert found.to_pylist() == thresholds
             connection.register("thresholds", found)
+            if not thresholds:
+                with pytest.raises(ValueError, match="no thresholds by selector f"):
+                    selected(connection, selector_fingerprint="f")
+                return
             subset = selected(connection, selector_fingerprint="f")
             assert subset.schema.equals(TABLES["selected_subset"])
             by_id = [sorted(rows, key=lambda row: row["doc_id"]) for rows in (subset.read_all().to_pylist(), kept)]

@@ -1,20 +1,18 @@
 """What a trainer reads."""
 
 from dataclasses import asdict
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from attninf_assets.assets.metadata import records, reporter
 from attninf_assets.assets.selection import selected_subset
-from attninf_assets.mixture import MixSettings, current_manifest, mixed_documents
+from attninf_assets.mixture import MixSettings, current_manifest, mix_provenance, mixed_documents
 from attninf_assets.resources import CorpusResource, LakeResource
 from attninf_assets.retries import transient_faults_retried
 from attninf_assets.selection.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA
 from attninf_assets.selection.mixing import write_training_corpus
 from attninf_assets.store.selectors import current_selector
-from attninf_assets.store.tables import Lake
 
 
 class MixConfig(dg.Config):
@@ -30,6 +28,7 @@ class MixConfig(dg.Config):
     deps=[selected_subset],
     group_name="mixture",
     kinds={"parquet", "pyarrow"},
+    pool="training_corpus",  # one run at a time may write it
     metadata={
         "dagster/column_schema": dg.TableSchema([dg.TableColumn(f.name, str(f.type)) for f in CORPUS_SCHEMA]),
     },
@@ -42,7 +41,8 @@ def training_corpus(
 
     zstd Parquet files under `training_corpus/` and a `manifest.json` that names them with counts and hashes."""
     tables = lake.lake()
-    provenance = _provenance(tables)
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    provenance = mix_provenance(tables, selector_fingerprint=fingerprint)
     settings = MixSettings(
         seed=config.seed,
         corpus_weight=config.corpus_weight,
@@ -54,7 +54,7 @@ def training_corpus(
         mixed_documents(
             tables,
             {shard.key: shard for shard in corpus.shards()},
-            selector_fingerprint=provenance["selector_fingerprint"],
+            selector_fingerprint=fingerprint,
             storage_options=corpus.source_options(),
             on_progress=reporter(context.log),
         ),
@@ -88,14 +88,3 @@ def training_corpus(
             "rewritten": current is None,
         },
     )
-
-
-def _provenance(tables: Lake) -> dict[str, Any]:
-    """What the mix is made from: equal provenance, weights and seed give the same files."""
-    thresholds = tables.read("thresholds").sort_by("domain")
-    return {
-        "selector_fingerprint": current_selector(tables.root).selector.fingerprint,
-        "documents_version": tables.version("documents"),
-        "scores_version": tables.version("scores"),
-        "selection": thresholds.drop_columns("selector_fingerprint").to_pylist(),
-    }

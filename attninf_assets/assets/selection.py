@@ -1,5 +1,7 @@
 """What is kept: a score threshold per domain, and the documents at or above it."""
 
+import hashlib
+import json
 from typing import Literal
 
 import dagster as dg
@@ -13,11 +15,11 @@ from attninf_assets.resources import LakeResource
 from attninf_assets.retries import transient_faults_retried
 from attninf_assets.selection.coverage import require_coverage, score_coverage
 from attninf_assets.selection.thresholds import score_thresholds as find_thresholds
-from attninf_assets.selection.thresholds import selected
+from attninf_assets.selection.thresholds import selected, selection_digest
 from attninf_assets.store.query import connect
 from attninf_assets.store.selectors import current_selector
 
-_PLOTTED_PER_DOMAIN = 100_000  # scores drawn per domain; more change no picture
+_PLOTTED_PER_DOMAIN = 100_000  # scores drawn per domain, or up to twice as many; more change no picture
 
 
 class SelectionConfig(dg.Config):
@@ -54,14 +56,16 @@ def score_thresholds(
             connection, selector_fingerprint=fingerprint, fraction=config.fraction, budget=config.budget
         )
         rows = connection.execute(
-            "SELECT domain, score FROM scores WHERE selector_fingerprint = $1 AND isfinite(score) "
-            "QUALIFY row_number() OVER (PARTITION BY domain ORDER BY md5(doc_id)) <= $2",
+            "SELECT domain, score FROM scores "
+            "JOIN (SELECT domain, count(*) AS n FROM scores GROUP BY domain) USING (domain) "
+            "WHERE selector_fingerprint = $1 AND isfinite(score) AND hash(doc_id) % greatest(1, n // $2) = 0",
             [fingerprint, _PLOTTED_PER_DOMAIN],
         ).fetchnumpy()
     version, _ = tables.replace_if_changed("thresholds", thresholds)
     context.log.info(f"thresholds of {len(thresholds)} domains at {config.fraction:.0%} of {config.budget}")
     by_domain = {row["domain"]: row["threshold_score"] for row in thresholds.to_pylist()}
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(hashlib.sha256(json.dumps(thresholds.to_pylist()).encode()).hexdigest()),
         metadata={
             "selector_fingerprint": fingerprint,
             "dagster/row_count": len(thresholds),
@@ -96,7 +100,8 @@ def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg
     fingerprint = current_selector(tables.root).selector.fingerprint
     with connect(tables, "scores", "thresholds") as connection:
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
-    with connect(tables, "selected_subset", "scores") as connection:
+    with connect(tables, "selected_subset") as connection:
+        digest = selection_digest(connection)
         per_domain = connection.execute(
             "SELECT domain, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens, min(score) AS lowest_score, "
             "avg(score) AS mean_score FROM selected_subset GROUP BY domain ORDER BY domain"
@@ -104,6 +109,7 @@ def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg
     names = ["domain", "documents", "tokens", "lowest_score", "mean_score"]
     context.log.info(f"{sum(row[1] for row in per_domain):,} documents selected")
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest),
         metadata={
             "selector_fingerprint": fingerprint,
             "dagster/row_count": sum(row[1] for row in per_domain),

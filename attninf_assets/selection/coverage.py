@@ -28,6 +28,7 @@ class Coverage:
     domain: str
     n_documents: int
     n_scored: int
+    n_orphaned: int = 0  # scores by the selector whose document, or its text, is no longer indexed
 
     @property
     def share(self) -> float:
@@ -38,10 +39,13 @@ def score_coverage(connection: duckdb.DuckDBPyConnection, *, selector_fingerprin
     """Per domain, from the views `documents` and `scores`; a score is current if selector and text are."""
     rows = connection.execute(
         """
-        SELECT domain, count(*), count(scores.doc_id)
-        FROM documents LEFT JOIN (SELECT * FROM scores WHERE selector_fingerprint = $1) AS scores
-        USING (domain, shard, doc_id, text_sha256)
-        GROUP BY domain ORDER BY domain
+        WITH by_selector AS (SELECT * FROM scores WHERE selector_fingerprint = $1),
+        indexed AS (
+            SELECT domain, count(*) AS n_documents, count(by_selector.doc_id) AS n_scored
+            FROM documents LEFT JOIN by_selector USING (domain, shard, doc_id, text_sha256) GROUP BY domain),
+        scored AS (SELECT domain, count(*) AS n_scores FROM by_selector GROUP BY domain)
+        SELECT domain, coalesce(n_documents, 0), coalesce(n_scored, 0), coalesce(n_scores, 0) - coalesce(n_scored, 0)
+        FROM indexed FULL JOIN scored USING (domain) ORDER BY domain
         """,
         [selector_fingerprint],
     ).fetchall()
@@ -78,9 +82,15 @@ def partition_states(connection: duckdb.DuckDBPyConnection, *, selector_fingerpr
 
 
 def require_coverage(coverage: list[Coverage], *, at_least: float) -> None:
-    """Raise `ValueError` naming the domains of which less than `at_least` has a current score."""
-    if not coverage:
+    """Raise `ValueError` naming the domains of which less than `at_least` has a current score, and those with scores
+    of documents that are no longer indexed, which could take a place in the selection."""
+    if not any(c.n_documents for c in coverage):
         raise ValueError("no documents are indexed: materialize raw_corpus and attention_influence_scores first")
+    if orphaned := [f"{c.domain} ({c.n_orphaned:,})" for c in coverage if c.n_orphaned]:
+        raise ValueError(
+            f"scores of documents that are no longer indexed in {', '.join(orphaned)}: materialize the changed shards' "
+            "attention_influence_scores, which drops them"
+        )
     short = [c for c in coverage if c.share < at_least]
     if short:
         listed = ", ".join(f"{c.domain} ({c.n_scored:,} of {c.n_documents:,})" for c in short)

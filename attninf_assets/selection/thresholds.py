@@ -53,11 +53,34 @@ def score_thresholds(
     return pa.Table.from_pylist(rows, schema=TABLES["thresholds"])
 
 
+def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:
+    """Changes when any row of the view `selected_subset` does, whatever their order; counts and hashes, no memory."""
+    ((count, digest),) = connection.execute(
+        "SELECT count(*), bit_xor(md5_number_lower("
+        "concat_ws(chr(0), selector_fingerprint, domain, shard, doc_id, score))) FROM selected_subset"
+    ).fetchall()
+    return f"{count}:{digest}"
+
+
+def documents_digest(connection: duckdb.DuckDBPyConnection) -> str:
+    """Changes when a document of the view `documents` comes, goes or gets another text, whatever their order."""
+    ((count, digest),) = connection.execute(
+        "SELECT count(*), bit_xor(md5_number_lower("
+        "concat_ws(chr(0), domain, shard, doc_id, text_sha256))) FROM documents"
+    ).fetchall()
+    return f"{count}:{digest}"
+
+
 def selected(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.RecordBatchReader:
     """The `selected_subset` rows of that selector, streamed from the views `scores` and `thresholds`.
 
-    Raises ValueError if the thresholds hold more than one row of that selector for a domain.
+    Raises ValueError if the thresholds hold no row of that selector, or more than one for a domain.
     """
+    ((n_domains,),) = connection.execute(
+        "SELECT count(*) FROM thresholds WHERE selector_fingerprint = $1", [selector_fingerprint]
+    ).fetchall()
+    if not n_domains:
+        raise ValueError(f"no thresholds by selector {selector_fingerprint}: materialize score_thresholds first")
     repeated = connection.execute(
         "SELECT domain FROM thresholds WHERE selector_fingerprint = $1 GROUP BY 1 HAVING count(*) > 1 ORDER BY 1",
         [selector_fingerprint],
