@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from attninf_assets.influence.engine import bounded_window, load_engine
-from attninf_assets.influence.evidence import gather_evidence
+from attninf_assets.influence.evidence import MIN_EFFECT, MIN_RATIO, HeadEvidence, gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
 from attninf_assets.influence.masking import Mask
 from attninf_assets.influence.plan import ProbePlan
@@ -94,7 +94,7 @@ def build_selector(
     """The selector with the heads found on the probes, and whether an earlier detection was used again.
 
     `directory` holds the pinned model. A detection with the same model, probes and settings is never paid for twice.
-    Raises `ValueError` where detection finds only noise.
+    Raises `ValueError` where detection finds only noise, or heads that do not matter.
     """
     key = _detection_key(digests, probes, settings, plan)
     found = stored_detection(root, key)
@@ -102,6 +102,7 @@ def build_selector(
     if found is None:
         found = _detect(probes, settings, directory=directory, plan=plan, device=device, on_progress=on_progress)
         store_detection(root, key, found)
+    _require_that_heads_matter(found.evidence)
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     selector = Selector(
         model_digest=digests.model,
@@ -144,6 +145,16 @@ def _detect(
         on_progress=on_progress,
     )
     return Detection(detection, evidence)
+
+
+def _require_that_heads_matter(evidence: HeadEvidence) -> None:
+    if not evidence.heads_matter:
+        raise ValueError(
+            "the heads found do not matter: masking them raises the probes' answer loss by "
+            f"{evidence.effect:.3f} nats, masking as many random heads by {evidence.random_effect:.3f} (median); "
+            f"at least {MIN_EFFECT} nats and {MIN_RATIO:g} times the random effect are needed"
+            + (f"; {', '.join(evidence.dominating)}" if evidence.dominating else "")
+        )
 
 
 def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: HeadSettings, plan: ProbePlan) -> str:

@@ -220,3 +220,56 @@ def test_the_manifest_says_what_the_mix_was_made_from(finished: Pipeline) -> Non
         "letters": 10,
         "notes": 5,
     }
+
+
+def test_a_mix_of_a_selection_that_is_not_the_thresholds_is_refused_and_a_new_selection_is_mixed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    pipeline.run_everything()
+    half = {"score_thresholds": {"config": {"fraction": 0.5}}}
+    pipeline.run(["score_thresholds"], config=half)
+    with pytest.raises(ValueError, match=r"domain 'letters': 10 documents are selected, its threshold says 25"):
+        pipeline.run(["training_corpus"])
+    mix = materialized(pipeline.run(["selected_subset", "training_corpus"]), "training_corpus")
+    assert mix["rewritten"] is True
+    assert mix["dagster/row_count"] == 75 + 25 + 13
+
+
+def test_selection_and_mix_before_their_inputs_say_what_to_materialize(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="materialize retrieval_heads first"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+    pipeline.run(SELECTOR, config=PROBES)
+    for asset, first in [("selected_subset", "score_thresholds"), ("training_corpus", "score_thresholds")]:
+        with pytest.raises(ValueError, match=f"materialize {first}"):
+            pipeline.run([asset])
+    with pytest.raises(ValueError, match=r"letters\.a is not indexed: materialize raw_corpus"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+
+
+def test_after_a_new_selector_the_old_selection_is_not_mixed(pipeline: Pipeline) -> None:
+    pipeline.run(SELECTION)
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    with pytest.raises(ValueError, match="not by the selector in use"):
+        pipeline.run(["training_corpus"])
+    with pytest.raises(ValueError, match="materialize score_thresholds first"):
+        pipeline.run(["selected_subset"])
+
+
+def test_a_selector_of_another_scoring_version_scores_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attninf_assets.store.selectors.SCORING_VERSION", 999)
+    with pytest.raises(ValueError, match=r"scoring version 1, this code of 999: materialize retrieval_heads"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+
+
+def test_heads_that_do_not_matter_are_not_put_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    monkeypatch.setattr("attninf_assets.influence.evidence.MIN_EFFECT", 1e6)
+    with pytest.raises(ValueError, match="the heads found do not matter"):
+        pipeline.run(SELECTOR, config=PROBES)
+    assert not pipeline.lake.root.exists("selectors/current.json")

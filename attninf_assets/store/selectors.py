@@ -12,7 +12,7 @@ from attninf_assets.influence.heads import HeadDetection
 from attninf_assets.influence.masking import Head
 from attninf_assets.influence.pretrained import ModelDigests
 from attninf_assets.influence.probes import Probe
-from attninf_assets.influence.selector import Selector
+from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 
@@ -102,9 +102,15 @@ def has_selector(root: Root) -> bool:
 
 
 def current_selector(root: Root) -> CurrentSelector:
-    """The selector in use. Raises `ValueError` where no heads were detected yet."""
+    """The selector in use. Raises `ValueError` where there is none, or it was made to be scored with other code."""
     stored = _read(root, _CURRENT, missing="materialize retrieval_heads")
-    return CurrentSelector(Selector.from_json(stored["selector"]), Detection.from_json(stored["detection"]))
+    selector = Selector.from_json(stored["selector"])
+    if selector.scoring_version != SCORING_VERSION:
+        raise ValueError(
+            f"the selector in use is of scoring version {selector.scoring_version}, this code of {SCORING_VERSION}: "
+            "materialize retrieval_heads again"
+        )
+    return CurrentSelector(selector, Detection.from_json(stored["detection"]))
 
 
 def stored_detection(root: Root, key: str) -> Detection | None:
