@@ -9,15 +9,16 @@ export TOKENIZERS_PARALLELISM := true
 # Threads that wait without spinning: on a busy machine two threads are otherwise slower than one.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test ui bench environment format clean
+.PHONY: demo test ui bench environment browser format clean
 
 demo: environment
 	$(BIN)/python -m attninf_assets.demo
 
 ui: environment
+	@$(BIN)/dagster instance concurrency set gpu "$$($(BIN)/python -m attninf_assets.devices)" > /dev/null
 	$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
-test: environment
+test: environment browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy attninf_assets attninf_assets_tests benchmarks
@@ -25,6 +26,12 @@ test: environment
 
 bench: environment
 	$(BIN)/python -m benchmarks
+
+# The browser of the tests that click; they are skipped, and say so, where it cannot be had.
+browser:
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium > /dev/null; } \
+	  || echo "chromium is not installed: the browser test will be skipped"
 
 format: environment
 	$(BIN)/ruff check --fix-only .
