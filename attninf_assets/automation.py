@@ -25,7 +25,7 @@ def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> d
 
     On from the first start: indexing needs no device and copies no text. A file is left alone while it is being
     written; one that was replaced is indexed again; one that is gone is named in the tick's message, and its partition
-    stays until a person deletes it. No version of a file is requested twice, so a failure is not looped."""
+    stays until `retire_shards` is run. No version of a file is requested twice, so a failure is not looped."""
     known = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
     found = arrivals(
         corpus.landed_shards(),
@@ -36,7 +36,8 @@ def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> d
     )
     story = _story(found, n_known=len(known))
     context.log.info(story)
-    requests = [_request(file) for file in (*found.new, *found.replaced)]
+    requests = [_request(file, before=_last_indexed(context.instance, file.shard.key)) for file in found.new]
+    requests += [_request(file) for file in found.replaced]
     return dg.SensorResult(
         dynamic_partitions_requests=[corpus_shards.build_add_request([file.shard.key for file in found.new])]
         if found.new
@@ -47,8 +48,10 @@ def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> d
     )
 
 
-def _request(file: LandedShard) -> dg.RunRequest:
-    return dg.RunRequest(run_key=f"{file.shard.key}:{file.version}", partition_key=file.shard.key)
+def _request(file: LandedShard, *, before: dg.EventLogRecord | None = None) -> dg.RunRequest:
+    """A run key is used once ever, so a retired shard whose very file is back (indexed `before`) needs another."""
+    back = "" if before is None else f":back-{before.storage_id}"
+    return dg.RunRequest(run_key=f"{file.shard.key}:{file.version}{back}", partition_key=file.shard.key)
 
 
 def _from_cursor(cursor: str | None) -> Memory:
@@ -58,11 +61,14 @@ def _from_cursor(cursor: str | None) -> Memory:
     return Memory(tuple(stored["checksums"]), stored["young"])
 
 
+def _last_indexed(instance: dg.DagsterInstance, key: str) -> dg.EventLogRecord | None:
+    found = instance.fetch_materializations(dg.AssetRecordsFilter(raw_corpus.key, asset_partitions=[key]), limit=1)
+    return found.records[0] if found.records else None
+
+
 def _indexed_version(instance: dg.DagsterInstance, key: str) -> str | None:
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(raw_corpus.key, asset_partitions=[key]), limit=1
-    ).records
-    if not records or (materialization := records[0].asset_materialization) is None:
+    record = _last_indexed(instance, key)
+    if record is None or (materialization := record.asset_materialization) is None:
         return None
     stored = materialization.metadata.get(SOURCE_VERSION)
     return None if stored is None else str(stored.value)

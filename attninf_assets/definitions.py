@@ -17,6 +17,7 @@ from attninf_assets.resources import (
     rescore_policy_from_environment,
     resources_from_environment,
 )
+from attninf_assets.retirement import retire_shards
 
 
 @dg.definitions
@@ -39,7 +40,7 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=with_conditions(assets, policy, previewed=budget_from_environment() is not None),
         asset_checks=[*CHECKS, every_shard_is_current],
-        jobs=[ingest_job, maintenance_job],
+        jobs=[ingest_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],
         sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),

@@ -128,6 +128,23 @@ def test_a_removed_file_is_named_and_its_partition_stays(landing: Landing) -> No
     assert landing.instance.has_dynamic_partition(CORPUS_SHARDS, "notes.two")
 
 
+def test_the_very_file_of_a_retired_shard_is_indexed_again_when_it_comes_back(landing: Landing) -> None:
+    landing.drop("one")
+    path = landing.drop("two")
+    before = landing.tick()
+    landing.index("notes.one")
+    landing.index("notes.two")
+    landing.tick()
+    path.rename(landing.directory / "away")
+    definitions().resolve_job_def("retire_shards").execute_in_process(instance=landing.instance)
+    assert requested(landing.tick()) == []
+    (landing.directory / "away").rename(path)
+    after = landing.tick()
+    assert requested(after) == ["notes.two"]
+    assert {r.run_key for r in before.run_requests or []}.isdisjoint(r.run_key for r in after.run_requests or [])
+    assert requested(landing.tick()) == []
+
+
 def test_thousands_at_once_come_in_bounded_batches_with_a_bounded_cursor(landing: Landing) -> None:
     for number in range(700):
         landing.drop(f"{number:04}", age=1)

@@ -221,7 +221,7 @@ def test_a_shard_is_found_by_its_key(tmp_path: Path) -> None:
 
 def test_a_shard_whose_file_is_gone_is_named_with_its_neighbours(tmp_path: Path) -> None:
     config = load_corpus_config(_corpus(tmp_path, "web/*.parquet", ["web/part-001.parquet", "web/part-003.parquet"]))
-    with pytest.raises(ValueError, match=r"'web\.part-002'.*web/\*\.parquet.*near it: web\.part-00"):
+    with pytest.raises(ValueError, match=r"'web\.part-002'.*web/\*\.parquet.*retire_shards.*near it: web\.part-00"):
         find_shard(config, "web.part-002")
 
 

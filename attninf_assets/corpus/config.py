@@ -31,6 +31,7 @@ _NAME = re.compile(r"[a-z0-9_-]+")
 _LONGEST_NAME = 200  # a name becomes a folder of the Delta tables, and a folder's name ends at 255 bytes
 _REQUIRED = ("files", "format")
 _OPTIONAL = ("text_column", "id_column")
+_WAY_OUT = "if it is gone for good, run the job retire_shards"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ def find_landed_shard(
     domain, _, name = key.partition(".")
     sources = {source.domain: source for source in config.domains}
     if domain not in sources:
-        raise ValueError(f"{key!r}: {config.path} has no domain {domain!r}; it has {', '.join(sorted(sources))}")
+        raise ValueError(
+            f"{key!r}: {config.path} has no domain {domain!r}; it has {', '.join(sorted(sources))}; {_WAY_OUT}"
+        )
     source = sources[domain]
     shards = {landed.shard.name: landed for landed in _shards(source, storage_options=storage_options)}
     if name not in shards:
@@ -219,7 +222,7 @@ def find_landed_shard(
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise ValueError(
             f"{key!r}: none of the {len(shards)} files that domains.{domain}.files {source.files!r} of {config.path} "
-            f"matches is this shard; was its file moved or deleted?{hint}"
+            f"matches is this shard; was its file moved or deleted? ({_WAY_OUT}){hint}"
         )
     return shards[name]
 

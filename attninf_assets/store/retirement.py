@@ -1,0 +1,52 @@
+"""Taking a shard out of the tables, once its source file is gone for good."""
+
+from dataclasses import dataclass
+
+from attninf_assets.store.query import connect
+from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.tables import Lake
+
+__all__ = ["Retired", "retire_shard", "stored_shards"]
+
+
+@dataclass(frozen=True)
+class Retired:
+    """How many rows of a shard were taken out of each table."""
+
+    scores: int
+    documents: int
+    quarantine: int
+
+
+def stored_shards(lake: Lake) -> set[tuple[str, str]]:
+    """Domain and name of every shard with a row in `documents`, `quarantine` or `scores`."""
+    with connect(lake, "documents", "quarantine", "scores") as connection:
+        rows = connection.execute(
+            """
+            SELECT domain, shard FROM documents
+            UNION SELECT domain, shard FROM quarantine
+            UNION SELECT domain, shard FROM scores
+            """
+        ).fetchall()
+    return {(domain, shard) for domain, shard in rows}
+
+
+def retire_shard(lake: Lake, *, domain: str, shard: str) -> Retired:
+    """Take the shard's rows out of `scores`, then `documents`, then `quarantine`; earlier versions keep them.
+
+    In this order an interrupted retirement leaves documents without scores, never scores of unknown documents.
+    Repeat it as you like: what is out already counts 0. Raises `ValueError` where `domain` or `shard` is empty.
+    """
+    return Retired(
+        scores=_emptied(lake, "scores", domain=domain, shard=shard),
+        documents=_emptied(lake, "documents", domain=domain, shard=shard),
+        quarantine=_emptied(lake, "quarantine", domain=domain, shard=shard),
+    )
+
+
+def _emptied(lake: Lake, name: str, *, domain: str, shard: str) -> int:
+    where = {"domain": domain, "shard": shard}
+    n_rows = lake.count(name, where=where)
+    if n_rows:
+        lake.replace(name, TABLES[name].empty_table(), where=where)
+    return n_rows
