@@ -26,6 +26,7 @@ from attninf_assets.corpus.schema import Shard
 from attninf_assets.influence.plan import PAPER as PAPER_PLAN
 from attninf_assets.influence.plan import SAMPLE as SAMPLE_PLAN
 from attninf_assets.influence.plan import ProbePlan
+from attninf_assets.influence.pretrained import HUB_ID
 from attninf_assets.influence.sample_model import fetch_sample_model
 from attninf_assets.selection.cost import Estimate, read_approval
 from attninf_assets.store.root import Root
@@ -57,13 +58,20 @@ class LakeResource(dg.ConfigurableResource):
     root: str = Field(description="Local path or s3://bucket/prefix (ATTNINF_ROOT).")
     s3: dg.ResourceDependency[S3Resource]
 
+    def check(self) -> None:
+        """Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind; looks for no credentials."""
+        self._root_with({})
+
     def lake(self) -> Lake:
         """The tables under the root. Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind."""
         return Lake(self.storage_root())
 
     def storage_root(self) -> Root:
+        return self._root_with(self.storage_options() if self.root.startswith("s3://") else {})
+
+    def _root_with(self, storage_options: Mapping[str, str]) -> Root:
         try:
-            return Root.at(self.root, self.storage_options() if self.root.startswith("s3://") else {})
+            return Root.at(self.root, storage_options)
         except ValueError as error:
             raise ValueError(f"ATTNINF_ROOT={self.root!r}: {error}") from error
 
@@ -187,24 +195,23 @@ class CostResource(dg.ConfigurableResource):
 def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
     """The resources, from ATTNINF_* settings that all have defaults.
 
-    Raises `ValueError` naming the setting and its value where one is unknown or wrong, before any work starts.
+    Raises `ValueError` naming the setting where one is unknown, with its value where it is wrong, before any work.
     """
     unknown = sorted(name for name in os.environ if name.startswith("ATTNINF_") and name not in SETTINGS)
     if unknown:
-        raise ValueError(f"unknown setting {unknown[0]}={os.environ[unknown[0]]!r}; there are {', '.join(SETTINGS)}")
-    sample_dir = _setting("ATTNINF_SAMPLE_DIR", ".sample")
+        raise ValueError(f"unknown setting {unknown[0]}; there are {', '.join(SETTINGS)}")
+    sample_dir = os.path.expanduser(_setting("ATTNINF_SAMPLE_DIR", ".sample"))
     source = _setting("ATTNINF_SELECTOR", SAMPLE)
-    if source != SAMPLE and not Path(source).expanduser().exists() and ("@" not in source or source.count("/") != 1):
+    if source != SAMPLE and not Path(source).expanduser().exists() and not HUB_ID.fullmatch(source):
         raise ValueError(
             f"ATTNINF_SELECTOR={source!r}: no such file or directory, and no hub id with revision (org/name@revision)"
         )
-    corpus_file = _setting("ATTNINF_CORPUS", SAMPLE)
+    corpus_file = os.path.expanduser(_setting("ATTNINF_CORPUS", SAMPLE))
     if corpus_file != SAMPLE and "://" not in corpus_file and not Path(corpus_file).is_file():
         raise ValueError(f"ATTNINF_CORPUS={corpus_file!r}: no such file")
     s3 = S3Resource(region_name=dg.EnvVar("AWS_REGION").get_value())
     lake = LakeResource(root=_setting("ATTNINF_ROOT", "data"), s3=s3)
-    if not lake.root.startswith("s3://"):
-        lake.storage_root()
+    lake.check()
     corpus = CorpusResource(file=corpus_file, sample_dir=sample_dir, lake=lake)
     if corpus_file != SAMPLE and "://" not in corpus_file:
         corpus.config()

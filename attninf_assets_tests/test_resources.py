@@ -37,11 +37,12 @@ def test_definitions_load_without_any_setting() -> None:
     ("name", "value", "complaint"),
     [
         ("ATTNINF_ROOT", "gs://bucket/x", r"ATTNINF_ROOT='gs://bucket/x'"),
+        ("ATTNINF_ROOT", "s3://", r"ATTNINF_ROOT='s3://'"),
         ("ATTNINF_ROOT", "  ", r"ATTNINF_ROOT is set but empty"),
         ("ATTNINF_CORPUS", "no/such/corpus.yaml", r"ATTNINF_CORPUS='no/such/corpus\.yaml': no such file"),
         ("ATTNINF_SELECTOR", "no/such/model/dir", r"ATTNINF_SELECTOR='no/such/model/dir'"),
         ("ATTNINF_SELECTOR", "org/name", r"ATTNINF_SELECTOR='org/name'.*revision"),
-        ("ATTNINF_ROOTT", "data", r"unknown setting ATTNINF_ROOTT='data'"),
+        ("ATTNINF_SELECTOR", "@/x", r"ATTNINF_SELECTOR='@/x'.*revision"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(
@@ -50,6 +51,45 @@ def test_a_wrong_setting_is_named_with_its_value(
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=complaint):
         definitions()
+
+
+def test_an_unknown_setting_is_named_and_its_value_which_may_be_a_secret_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ATTNINF_S3_SECRET", "hush")
+    with pytest.raises(ValueError, match=r"unknown setting ATTNINF_S3_SECRET; there are ATTNINF_ROOT") as refusal:
+        definitions()
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("source", ["org/name@main", "org/na.me-2@refs/pr/1"])
+def test_a_hub_id_with_any_kind_of_revision_is_a_selector(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setenv("ATTNINF_SELECTOR", source)
+    selector = resources_from_environment()["selector"]
+    assert isinstance(selector, SelectorResource)
+    assert selector.resolved() == source
+
+
+def test_an_s3_root_is_checked_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "a-profile-that-does-not-exist")
+    monkeypatch.setenv("ATTNINF_ROOT", "s3://bucket/prefix")
+    assert resources_from_environment()["lake"]
+    monkeypatch.setenv("ATTNINF_ROOT", "s3://bucket/pre fix")
+    with pytest.raises(ValueError, match=r"ATTNINF_ROOT='s3://bucket/pre fix'"):
+        resources_from_environment()
+
+
+def test_the_corpus_file_and_the_samples_directory_may_lie_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.yaml").write_text("domains:\n  web:\n    files: a/*.jsonl\n    format: jsonl\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ATTNINF_CORPUS", "~/corpus.yaml")
+    monkeypatch.setenv("ATTNINF_SAMPLE_DIR", "~/sample")
+    corpus = resources_from_environment()["corpus"]
+    assert isinstance(corpus, CorpusResource)
+    assert [source.root for source in corpus.config().domains] == [str(tmp_path / "a")]
+    assert corpus.sample_dir == str(tmp_path / "sample")
 
 
 def test_a_wrong_corpus_file_stops_the_definitions_naming_file_field_and_value(

@@ -22,7 +22,7 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 _PINNED = ("config.json", "generation_config.json", *_TOKENIZER_FILES)
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")  # what transformers loads, and no copy beside it
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+@[\w./-]+")  # org/name@revision
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+@[\w./-]+")  # org/name@revision
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
 
 
@@ -48,7 +48,7 @@ def pin_model(source: str, destination: Path) -> ModelDigests:
         _convert_gguf(path, destination)
     elif path.is_dir():
         _copy(path, destination)
-    elif _HUB_ID.fullmatch(source):
+    elif HUB_ID.fullmatch(source):
         _copy(_download(source), destination)
     else:
         raise ValueError(
