@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +14,29 @@ from attninf_assets.devices import DevicesBusyError
 MAX_RETRIES = 3
 FIRST_PAUSE = 10  # seconds; doubled for each further retry
 
-_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS}
+_LASTING = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS,
+    errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
+# Storage libraries raise a plain OSError whose words alone tell a refusal (Arrow's, then delta-rs's) from an outage.
+_REFUSED = re.compile(
+    r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH"
+    r"|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|OPT_IN_REQUIRED)\b"
+    r"|HTTP status 40[13]\b|\b40[13] (Forbidden|Unauthorized|Client Error)|lacked the necessary privileges"
+    r"|No space left on device"
+)
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same run may well succeed later: storage or network that failed, a lost race, a busy device.
 
-    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read.
+    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read, storage that
+    refuses us or our credentials, or a full disk.
     """
     if isinstance(error, CommitFailedError | DevicesBusyError):
         return True
     if isinstance(error, OSError):
-        return error.errno not in _LASTING
+        return error.errno not in _LASTING and not _REFUSED.search(str(error))
     return isinstance(error, RuntimeError) and isinstance(error.__cause__, CommitFailedError)
 
 

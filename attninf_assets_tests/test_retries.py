@@ -8,7 +8,9 @@ from deltalake.exceptions import CommitFailedError
 
 from attninf_assets import retries
 from attninf_assets.devices import DevicesBusyError
-from attninf_assets.retries import transient_faults_retried
+from attninf_assets.retries import is_transient, transient_faults_retried
+from attninf_assets.store.root import Root
+from attninf_assets.store.tables import Lake
 
 
 def lost_race() -> Exception:
@@ -43,6 +45,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     "fault",
     [
         lambda: OSError("AWS Error NETWORK_CONNECTION during HeadObject"),
+        lambda: OSError("AWS Error SLOW_DOWN during PutObject operation (HTTP status 503)"),
         lambda: ConnectionResetError(104, "reset by peer"),
         lambda: TimeoutError("timed out"),
         lambda: CommitFailedError("conflict"),
@@ -64,6 +67,11 @@ def test_a_fault_that_stays_fails_after_three_retries() -> None:
         lambda: ValueError("row 7 is no longer document 'x'"),
         lambda: FileNotFoundError(2, "no such file"),
         lambda: PermissionError(13, "denied"),
+        lambda: OSError(28, "No space left on device"),
+        lambda: OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"),
+        lambda: OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+        lambda: OSError("AWS Error UNKNOWN (HTTP status 403) during HeadObject operation"),
+        lambda: OSError("Server returned non-2xx status code 403 Forbidden"),
         lambda: AssertionError("every indexed document has a score row"),
         lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
         lambda: dg.Failure("refused", allow_retries=False),
@@ -71,6 +79,21 @@ def test_a_fault_that_stays_fails_after_three_retries() -> None:
 )
 def test_lasting_faults_are_not_tried_again(fault: Callable[[], BaseException]) -> None:
     assert attempts(fault, n_faults=1) == (False, 1)
+
+
+@pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_not_tried_again_whichever_library_meets_them(s3_root: Root, wrong: str) -> None:
+    root = Root.at(s3_root.uri, {**s3_root.storage_options, wrong: "wrong"})
+    attempts: list[Callable[[], object]] = [
+        lambda: Lake(root).read("scores"),
+        lambda: root.read_bytes("x"),
+        lambda: root.write_bytes("x", b"x"),
+        lambda: root.list("tables"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OSError, match=r"AWS Error|403 Forbidden") as refusal:
+            attempt()
+        assert not is_transient(refusal.value)
 
 
 def test_every_asset_that_stores_something_is_tried_again() -> None:
