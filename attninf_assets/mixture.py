@@ -61,7 +61,10 @@ def mixed_documents(
     for domain, name, _ in rows:
         shard = shards.get(f"{domain}.{name}")
         if shard is None:
-            raise ValueError(f"shard {domain}.{name} is indexed, but the corpus file's globs no longer match its file")
+            raise ValueError(
+                f"shard {domain}.{name} is indexed, but the corpus file's globs no longer match its file; if it is "
+                "gone for good, run the job retire_shards"
+            )
         where = {"domain": domain, "shard": name}
         current = lake.read(
             "scores",
