@@ -30,8 +30,8 @@ _REFUSED = re.compile(
 def is_transient(error: BaseException) -> bool:
     """Whether the same run may well succeed later: storage or network that failed, a lost race, a busy device.
 
-    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read, storage that
-    refuses us or our credentials, or a full disk.
+    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read, storage
+    that refuses us or our credentials, or a full disk.
     """
     if isinstance(error, CommitFailedError | DevicesBusyError):
         return True
