@@ -53,11 +53,12 @@ def test_tables_show_their_columns_with_meanings(specs: dict[str, dg.AssetSpec],
     assert all(column.description for column in schema.columns)
 
 
-def test_device_work_queues_in_one_pool_and_nothing_else_does() -> None:
+def test_device_work_queues_in_one_pool_and_other_work_does_not() -> None:
     pools = {
         asset.key.to_user_string(): asset.node_def.pools if asset.node_def else set()
         for asset in definitions().resolve_asset_graph().assets_defs
         if asset.keys and len(asset.keys) == 1
     }
     assert pools["attention_influence_scores"] == pools["retrieval_heads"] == {"gpu"}
-    assert not any(pools[name] for name in ("raw_corpus", "score_thresholds", "training_corpus"))
+    assert not any(pools[name] for name in ("raw_corpus", "score_thresholds", "selected_subset"))
+    assert pools["training_corpus"] == {"training_corpus"}  # one writer at a time

@@ -45,7 +45,7 @@ class Root:
         if text.startswith("s3://"):
             path = text.removeprefix("s3://")
             parts = [part for part in path.split("/") if part]
-            if not parts or ".." in parts or not _S3.fullmatch(path):
+            if not parts or ".." in parts or text.startswith("s3:///") or not _S3.fullmatch(path):
                 raise ValueError(f"storage root {text!r}: expected s3://bucket/prefix of letters, digits and ._=+-")
             uri = "s3://" + "/".join(parts)
         elif "://" in text or text.startswith("file:") or not _LOCAL.fullmatch(text):
