@@ -34,6 +34,7 @@ def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, mon
         "gs://bucket/x",
         "",
         "s3://",
+        "s3:///prefix",
         "s3://a/../b",
         "hf://datasets/x",
         "file:///x",
