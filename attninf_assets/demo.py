@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 import dagster as dg
@@ -110,7 +111,14 @@ def _summary(lake: LakeResource, *, scored: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    # DuckDB's bindings complain about Dagster's references to them when the interpreter is taken down; skip that.
-    sys.stdout.flush()
-    os._exit(0)
+    status = 1
+    try:
+        main()
+        status = 0
+    except Exception:  # shown as Python would, but before what follows
+        traceback.print_exc()
+    finally:
+        # DuckDB's bindings complain about Dagster's references to them when the interpreter is taken down; skip that.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
