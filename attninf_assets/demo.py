@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from attninf_assets.corpus.config import domains_without_shards
 from attninf_assets.definitions import definitions
 from attninf_assets.partitions import CORPUS_SHARDS
 from attninf_assets.resources import CorpusResource, LakeResource, resources_from_environment
@@ -59,9 +60,11 @@ def main() -> None:
             )
 
         _say("corpus: indexing every shard")
-        shards = [shard.key for shard in corpus.shards()]
-        if not shards:
-            raise ValueError(f"{corpus.config().path}: no domain's files match anything")
+        found = corpus.shards()
+        if empty := domains_without_shards(corpus.config(), found):
+            globs = ", ".join(f"domains.{source.domain}.files: {source.files!r}" for source in empty)
+            raise ValueError(f"{corpus.config().path}: nothing matches {globs}")
+        shards = [shard.key for shard in found]
         instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
         for key in shards:
             materialize(["raw_corpus"], key)
