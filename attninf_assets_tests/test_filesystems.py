@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attninf_assets.corpus.filesystems import filesystem_for, matching_files, split_glob
+from attninf_assets.corpus.filesystems import filesystem_for, found_files, split_glob
 
 _names = st.text("ab.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
 _paths = st.lists(_names, min_size=1, max_size=4).map("/".join)
@@ -26,7 +26,7 @@ def _files_below(root: str) -> list[str]:
 
 
 def _matched(root: str, pattern: str, options: dict[str, str] | None = None) -> list[str]:
-    return [path for path, _ in matching_files(root, pattern, storage_options=options or {})]
+    return [file.path for file in found_files(root, pattern, storage_options=options or {})]
 
 
 @given(paths=st.lists(_paths, max_size=12), pattern=_patterns)
@@ -74,7 +74,7 @@ def test_a_wildcard_does_not_match_a_leading_dot(tmp_path: Path) -> None:
 
 def test_sizes_are_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
-    assert list(matching_files(str(tmp_path), "*")) == [("x", 5)]
+    assert [(file.path, file.n_bytes) for file in found_files(str(tmp_path), "*")] == [("x", 5)]
 
 
 def test_s3_is_listed_and_read_like_a_local_folder(s3_options: dict[str, str], tmp_path: Path) -> None:

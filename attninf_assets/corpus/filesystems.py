@@ -2,7 +2,7 @@
 
 import fnmatch
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs
 
-__all__ = ["NO_OPTIONS", "FoundFile", "filesystem_for", "found_files", "join", "matching_files", "split_glob"]
+__all__ = ["NO_OPTIONS", "FoundFile", "filesystem_for", "found_files", "join", "split_glob"]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 _RETRIES = "6"  # of a request while S3 is busy or away, with growing pauses between
@@ -86,19 +86,12 @@ def split_glob(pattern: str) -> tuple[str, str]:
     return prefix or ("/" if pattern.startswith("/") else ""), "/".join(parts[fixed:])
 
 
-def matching_files(
-    root: str, pattern: str, *, storage_options: Mapping[str, str] = NO_OPTIONS
-) -> Iterator[tuple[str, int]]:
-    """The files below the folder `root` whose path relative to it matches `pattern`: (relative path, bytes), sorted.
+def found_files(root: str, pattern: str, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[FoundFile]:
+    """The files below the folder `root` whose path relative to it matches `pattern`, sorted by that path.
 
     `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included. As in a
     shell, a wildcard does not match a name's leading dot. A folder that does not exist holds no files.
     """
-    yield from ((file.path, file.n_bytes) for file in found_files(root, pattern, storage_options=storage_options))
-
-
-def found_files(root: str, pattern: str, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[FoundFile]:
-    """What `matching_files` finds, with the time each file was last modified."""
     filesystem, folder = filesystem_for(root, storage_options)
     selector = pa.fs.FileSelector(folder, recursive="/" in pattern or "**" in pattern, allow_not_found=True)
     prefix = folder.rstrip("/") + "/"
