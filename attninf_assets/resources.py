@@ -101,6 +101,10 @@ class LakeResource(dg.ConfigurableResource):
         """Where pinned models of an S3 root are kept locally once downloaded."""
         return Path(os.path.expanduser("~/.cache/attninf_assets"))
 
+    def budget_memory(self) -> Path:
+        """Where this machine remembers how many tokens its devices hold at once, model by model."""
+        return self.model_cache() / "token_budgets"
+
 
 class CorpusResource(dg.ConfigurableResource):
     """The corpus file: which domains there are and where their shards lie."""

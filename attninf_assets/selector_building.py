@@ -89,18 +89,22 @@ def build_selector(
     directory: Path,
     plan: ProbePlan,
     device: torch.device,
+    memory: Path | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[CurrentSelector, bool]:
     """The selector with the heads found on the probes, and whether an earlier detection was used again.
 
-    `directory` holds the pinned model. A detection with the same model, probes and settings is never paid for twice.
+    `directory` holds the pinned model, `memory` what token budgets had to be halved to. A
+    detection with the same model, probes and settings is never paid for twice.
     Raises `ValueError` where detection finds only noise, or heads that do not matter.
     """
     key = _detection_key(digests, probes, settings, plan)
     found = stored_detection(root, key)
     reused = found is not None
     if found is None:
-        found = _detect(probes, settings, directory=directory, plan=plan, device=device, on_progress=on_progress)
+        found = _detect(
+            probes, settings, directory=directory, plan=plan, device=device, memory=memory, on_progress=on_progress
+        )
         store_detection(root, key, found)
     _require_that_heads_matter(found.evidence)
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
@@ -123,14 +127,21 @@ def _detect(
     directory: Path,
     plan: ProbePlan,
     device: torch.device,
+    memory: Path | None,
     on_progress: OnProgress,
 ) -> Detection:
-    engine = load_engine(directory, numeric_class=settings.numeric_class, max_tokens=settings.max_tokens, device=device)
+    engine = load_engine(
+        directory,
+        numeric_class=settings.numeric_class,
+        max_tokens=settings.max_tokens,
+        device=device,
+        memory=memory,
+    )
     detection = detect_retrieval_heads(
         engine.model,
         probes,
         head_fraction=settings.head_fraction,
-        token_budget=engine.token_budget,
+        budget=engine.budget,
         on_progress=on_progress,
     )
     evidence = gather_evidence(
@@ -141,7 +152,7 @@ def _detect(
         n_random_sets=plan.n_random_sets,
         n_audit_probes=plan.n_audit_probes,
         seed=0,
-        token_budget=4 * engine.token_budget,
+        budget=engine.budget,
         on_progress=on_progress,
     )
     return Detection(detection, evidence)

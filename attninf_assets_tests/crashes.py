@@ -20,6 +20,7 @@ import torch
 
 from attninf_assets.corpus.indexing import index_shard
 from attninf_assets.corpus.schema import Shard
+from attninf_assets.influence.budget import TokenBudget
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.progress import OnProgress, ignore_progress
 from attninf_assets.influence.scoring import DocumentScore, Text
@@ -101,7 +102,7 @@ def journalled_engine(journal: Path) -> JournalledEngine:
         start_token=1,
         start_token_name="bos",
         max_tokens=64,
-        token_budget=16,
+        budget=TokenBudget(16),
         journal=journal,
     )
 

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.influence import attention
-from attninf_assets.influence.attention import AttentionPass, in_flight, packed_attention, visible_QK
+from attninf_assets.influence import attention, kernels
+from attninf_assets.influence.attention import AttentionPass, in_flight, packed_attention
+from attninf_assets.influence.kernels import Documents, Kernel, document_by_document, variable_length, visible_QK
 
 N_HEADS, N_KEY_HEADS, SIZE = 4, 2, 4
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -27,12 +29,56 @@ def bounds_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def run(case: Case, bounds: list[tuple[int, int]], *, masked: torch.Tensor | None, mask: Any, **kwargs: Any) -> Any:
+def there(bounds: list[tuple[int, int]]) -> Documents:
+    return Documents.on(torch.device("cpu"), bounds)
+
+
+def run(
+    case: Case,
+    bounds: list[tuple[int, int]],
+    *,
+    masked: torch.Tensor | None,
+    mask: Any,
+    kernel: Kernel = document_by_document,
+    **kwargs: Any,
+) -> Any:
     """Output [S, T, H, D] of the packed attention function in layer 5."""
-    attention_pass = AttentionPass(bounds, {} if masked is None else {5: masked}, mask)
+    attention_pass = AttentionPass(there(bounds), {} if masked is None else {5: masked}, mask, kernel)
     module: Any = SimpleNamespace(layer_idx=5)
     with in_flight(attention_pass):
         return packed_attention(module, *case, None, scaling=0.3, **kwargs)[0]
+
+
+def varlen_by_definition(
+    q_XHD: torch.Tensor,
+    k_XKD: torch.Tensor,
+    v_XKD: torch.Tensor,
+    offsets: torch.Tensor,
+    offsets_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+    return_aux: Any,
+    num_splits: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the variable-length kernel, which needs CUDA, is documented to return: outputs, and log-sum-exps [H, X]."""
+    assert torch.equal(offsets, offsets_k)
+    assert (offsets.dtype, return_aux.lse, num_splits) == (torch.int32, True, 1)
+    assert max_q == max_k == offsets.diff().max()
+    assert enable_gqa == (q_XHD.shape[1] != k_XKD.shape[1])
+    out, lse_HX = torch.empty_like(q_XHD), torch.empty(q_XHD.shape[1], len(q_XHD))
+    shared = [head // (q_XHD.shape[1] // k_XKD.shape[1]) for head in range(q_XHD.shape[1])]
+    for start, end in pairwise(offsets.tolist()):
+        for row in range(start, end):
+            first = start if window_size[0] < 0 else max(start, row - window_size[0])
+            for head, key_head in enumerate(shared):
+                logits = k_XKD[first : row + window_size[1] + 1, key_head] @ q_XHD[row, head] * scale
+                lse_HX[head, row] = logits.logsumexp(0)
+                out[row, head] = logits.softmax(0) @ v_XKD[first : row + 1, key_head]
+    return out, lse_HX
 
 
 def slowly(
@@ -103,10 +149,13 @@ def test_packed_attention_equals_the_definition_row_by_row(
     if sinks:
         kwargs["s_aux"] = torch.linspace(-1, 1, N_HEADS)
     masked_SH = None if masked is None else torch.tensor(masked)
+    expected = slowly(case, bounds, masked=masked_SH, mask=mask, **kwargs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_QUERY_BLOCK", block)
-        found = run(case, bounds, masked=masked_SH, mask=mask, **kwargs)
-    torch.testing.assert_close(found, slowly(case, bounds, masked=masked_SH, mask=mask, **kwargs), atol=2e-6, rtol=1e-5)
+        patch.setattr(kernels, "_QUERY_BLOCK", block)
+        patch.setattr(kernels, "varlen_attn", varlen_by_definition)
+        for kernel in (document_by_document, variable_length):
+            found = run(case, bounds, masked=masked_SH, mask=mask, kernel=kernel, **kwargs)
+            torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sinks", [None, torch.zeros(N_HEADS)])
@@ -134,8 +183,7 @@ def test_documents_of_one_row_never_see_each_other(kwargs: dict[str, Any]) -> No
 
 def test_windows_longer_than_a_block_of_query_rows_are_attended_whole() -> None:
     case = drawn(600, n_streams=1)
-    kwargs = {"sliding_window": 300}
-    found = run(case, [(0, 600)], masked=None, mask="uniform", **kwargs)
+    found = run(case, [(0, 600)], masked=None, mask="uniform", sliding_window=300)
     query, key, value = (x.repeat_interleave(N_HEADS // x.shape[1], dim=1) for x in case)
     visible = visible_QK(torch.arange(600), torch.arange(600), 300)
     weights = (query @ key.transpose(2, 3) * 0.3).masked_fill(~visible, -torch.inf).softmax(-1)
@@ -147,7 +195,7 @@ def test_the_recorder_sees_queries_before_any_is_masked() -> None:
     case = drawn(4, n_streams=1)
     module: Any = SimpleNamespace(layer_idx=2)
     masks = {2: torch.tensor([[True] * N_HEADS])}
-    attention_pass = AttentionPass([(0, 4)], masks, recorder=lambda *call: seen.append(call))
+    attention_pass = AttentionPass(there([(0, 4)]), masks, recorder=lambda *call: seen.append(call))
     with in_flight(attention_pass):
         packed_attention(module, *case, None, sliding_window=3)
     [(layer, query, key, window)] = seen
@@ -163,7 +211,7 @@ def test_packed_attention_runs_only_inside_a_pass() -> None:
 
 
 def test_an_inner_pass_hides_the_outer_one_until_it_ends() -> None:
-    outer, inner = AttentionPass([(0, 1)]), AttentionPass([(0, 2)])
+    outer, inner = AttentionPass(there([(0, 1)])), AttentionPass(there([(0, 2)]))
     with in_flight(outer):
         with in_flight(inner):
             assert attention.current_pass() is inner

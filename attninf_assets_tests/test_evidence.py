@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attninf_assets.influence.budget import BudgetHalved, TokenBudget
 from attninf_assets.influence.evidence import (
     AnswerLoss,
     HeadEvidence,
@@ -31,7 +32,9 @@ def probes() -> tuple[Probe, ...]:
     return tuple(build_probes(sentences(), tiny_tokenizer(), start_token=1, n_probes=3, max_tokens=600, seed=1))
 
 
-def gathered(*heads: Head, n_random_sets: int = 3, reports: list[Progress] | None = None) -> HeadEvidence:
+def gathered(
+    *heads: Head, n_random_sets: int = 3, reports: list[Progress | BudgetHalved] | None = None
+) -> HeadEvidence:
     return gather_evidence(
         StreamedModel(planted_model()),
         probes(),
@@ -40,7 +43,7 @@ def gathered(*heads: Head, n_random_sets: int = 3, reports: list[Progress] | Non
         n_random_sets=n_random_sets,
         n_audit_probes=1,
         seed=0,
-        token_budget=4096,
+        budget=TokenBudget(4096),
         on_progress=ignore_progress if reports is None else reports.append,
     )
 
@@ -81,7 +84,7 @@ def test_answer_losses_equal_the_oracles_mean_over_answer_tokens() -> None:
         probes(),
         streams,
         mask="uniform",
-        token_budget=2000,
+        budget=TokenBudget(2000),
         clock=ProgressClock("", 0, ignore_progress),
     )
     for heads, answer in zip(streams, found, strict=True):
@@ -141,7 +144,7 @@ def test_heads_matter_if_their_effect_is_far_above_the_median_random_sets(
 
 
 def test_progress_counts_every_masked_pass_and_every_audited_head() -> None:
-    reports: list[Progress] = []
+    reports: list[Progress | BudgetHalved] = []
     gathered(PLANTED, Head(1, 0), n_random_sets=2, reports=reports)
-    last = {report.unit: (report.done, report.total) for report in reports}
+    last = {r.unit: (r.done, r.total) for r in reports if isinstance(r, Progress)}
     assert last == {"masked passes over probes": (12, 12), "single heads audited": (2, 2)}

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -9,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from attninf_assets.influence.budget import BudgetHalved, TokenBudget
+from attninf_assets.influence.copying import AnswerInContext
 from attninf_assets.influence.heads import (
     HeadDetection,
-    _copied_H,
     check_singled_out,
     choose_heads,
     detect_retrieval_heads,
-    probe_batches,
 )
 from attninf_assets.influence.masking import Head
 from attninf_assets.influence.probes import Probe, build_probes
-from attninf_assets.influence.progress import Progress
+from attninf_assets.influence.progress import OnProgress, Progress, ignore_progress
 from attninf_assets.influence.streams import StreamedModel
 from attninf_assets_tests import oracle
 from attninf_assets_tests.planted_model import PLANTED, planted_model
@@ -109,9 +110,29 @@ def test_scores_that_single_out_heads_pass() -> None:
 # Detecting
 
 
+def detected(
+    probes: Sequence[Probe],
+    *,
+    model: Any = None,
+    head_fraction: float = 0.1,
+    token_budget: int = 1500,
+    on_progress: OnProgress = ignore_progress,
+) -> HeadDetection:
+    """Heads of the model, the planted one unless another is given."""
+    return detect_retrieval_heads(
+        StreamedModel(planted_model() if model is None else model),
+        probes,
+        head_fraction=head_fraction,
+        budget=TokenBudget(token_budget),
+        on_progress=on_progress,
+    )
+
+
 @pytest.fixture(scope="module")
 def detection() -> HeadDetection:
-    return detect_retrieval_heads(StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, token_budget=1500)
+    return detect_retrieval_heads(
+        StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, budget=TokenBudget(1500)
+    )
 
 
 def test_the_planted_head_is_found_and_no_other_comes_near(detection: HeadDetection) -> None:
@@ -152,26 +173,32 @@ def test_per_probe_scores_equal_the_oracle_on_every_architecture(name: str, monk
         for filler in ([7, 8, 7], [8])
     ]
     model = tiny_model(name)
-    found = detect_retrieval_heads(StreamedModel(model), probes, head_fraction=0.5, token_budget=1000)
+    found = detect_retrieval_heads(StreamedModel(model), probes, head_fraction=0.5, budget=TokenBudget(1000))
     expected_PLH = [oracle.retrieval_scores(model, p.token_ids, span_start=p.span_start, **span(p)) for p in probes]
     np.testing.assert_allclose(found.scores_LH, np.mean(expected_PLH, axis=0), atol=1e-12)
     assert (found.scores_LH > 0).sum() >= 3
 
 
 def test_detection_does_not_depend_on_how_probes_are_batched(detection: HeadDetection) -> None:
-    alone = detect_retrieval_heads(StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, token_budget=1)
+    alone = detect_retrieval_heads(
+        StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, budget=TokenBudget(1)
+    )
     np.testing.assert_array_equal(alone.scores_LH, detection.scores_LH)
     assert alone.token_accuracy == detection.token_accuracy
 
 
 def test_a_random_model_retrieves_on_no_probe_and_detection_says_so() -> None:
     with pytest.raises(ValueError, match=r"retrieves on 0 of 4 probes .* at least 25% must count"):
-        detect_retrieval_heads(StreamedModel(tiny_model("llama")), probes_of(4), head_fraction=0.1, token_budget=1500)
+        detect_retrieval_heads(
+            StreamedModel(tiny_model("llama")), probes_of(4), head_fraction=0.1, budget=TokenBudget(1500)
+        )
 
 
 def test_asking_for_more_heads_than_retrieve_fails_and_says_so() -> None:
     with pytest.raises(ValueError, match=r"only \d heads copy anything, fewer than asked: .* the 8 chosen heads"):
-        detect_retrieval_heads(StreamedModel(planted_model()), probes_of(2), head_fraction=1.0, token_budget=1500)
+        detect_retrieval_heads(
+            StreamedModel(planted_model()), probes_of(2), head_fraction=1.0, budget=TokenBudget(1500)
+        )
 
 
 def test_the_gate_opens_at_a_quarter_of_the_probes() -> None:
@@ -179,11 +206,11 @@ def test_the_gate_opens_at_a_quarter_of_the_probes() -> None:
     good = probes_of(4)
     # The same probes with the queried sentence's tokens replaced in the object: the answer is nowhere to be found.
     lost = [unanswerable(p) for p in probes_of(13, seed=4)]
-    detection = detect_retrieval_heads(model, [*good, *lost[:12]], head_fraction=0.1, token_budget=3000)
+    detection = detect_retrieval_heads(model, [*good, *lost[:12]], head_fraction=0.1, budget=TokenBudget(3000))
     assert (detection.n_counted, detection.n_probes) == (4, 16)
     assert detection.scores_LH[PLANTED.layer, PLANTED.index] > 0.7, "probes that do not count do not dilute the score"
     with pytest.raises(ValueError, match="retrieves on 4 of 17 probes"):
-        detect_retrieval_heads(model, [*good, *lost], head_fraction=0.1, token_budget=3000)
+        detect_retrieval_heads(model, [*good, *lost], head_fraction=0.1, budget=TokenBudget(3000))
 
 
 def unanswerable(probe: Probe) -> Probe:
@@ -194,15 +221,26 @@ def unanswerable(probe: Probe) -> Probe:
 
 
 def test_progress_counts_every_probe() -> None:
-    reports: list[Progress] = []
+    reports: list[Progress | BudgetHalved] = []
     detect_retrieval_heads(
-        StreamedModel(planted_model()), probes_of(3), head_fraction=0.1, token_budget=700, on_progress=reports.append
+        StreamedModel(planted_model()),
+        probes_of(3),
+        head_fraction=0.1,
+        budget=TokenBudget(700),
+        on_progress=reports.append,
     )
-    assert (reports[-1].unit, reports[-1].done, reports[-1].total) == ("probes", 3, 3)
-    assert reports[-1].tokens == sum(len(p.token_ids) for p in probes_of(3))
+    last = reports[-1]
+    assert isinstance(last, Progress)
+    assert (last.unit, last.done, last.total) == ("probes", 3, 3)
+    assert last.peak_share is not None
+    assert last.tokens == sum(len(p.token_ids) for p in probes_of(3))
 
 
 # The off-by-one
+
+
+def seen_by(probe: Probe) -> AnswerInContext:
+    return AnswerInContext.of(probe, torch.tensor(probe.token_ids))
 
 
 def copied(attended: list[int], probe: Probe, *, window: int | None = None) -> int:
@@ -210,7 +248,7 @@ def copied(attended: list[int], probe: Probe, *, window: int | None = None) -> i
     logits_HNL = torch.zeros(1, len(attended), len(probe.token_ids))
     for row, position in enumerate(attended):
         logits_HNL[0, row, position] = 5
-    return int(_copied_H(logits_HNL, probe, window)[0])
+    return int(seen_by(probe).copied_H(logits_HNL[:, :, :-1], window)[0])
 
 
 SMALL = Probe("", (1, 20, 21, 22, 23, 9, 20, 21, 22, 23), 6, 10, 1, 1, 0)
@@ -238,24 +276,12 @@ def test_looking_at_the_answers_token_outside_the_span_is_no_copying() -> None:
 
 def test_what_a_row_cannot_see_is_not_attended_to() -> None:
     probe = Probe("", (1, 20, 21, 9, 20, 21), 4, 6, 1, 1, 0)
-    logits_HNL = torch.zeros(1, 2, 6)
-    logits_HNL[0, :, 5] = 9  # the future
+    logits_HNL = torch.zeros(1, 2, 5)
+    logits_HNL[0, 0, 4] = 9  # the future of the first row
     logits_HNL[0, 0, 1] = logits_HNL[0, 1, 2] = 5
-    assert _copied_H(logits_HNL, probe, None).tolist() == [2]
-    assert _copied_H(logits_HNL, probe, 3).tolist() == [2]
-    assert _copied_H(logits_HNL, probe, 2).tolist() == [0], "outside the sliding window"
-
-
-# Batching
-
-
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=12), budget=st.integers(1, 60))
-def test_batches_keep_the_probes_in_order_and_respect_the_budget(lengths: list[int], budget: int) -> None:
-    probes = [Probe(str(n), (1,) * length, 0, 1, 0, 1, 0) for n, length in enumerate(lengths)]
-    batches = probe_batches(probes, token_budget=budget)
-    assert [p for batch in batches for p in batch] == probes
-    assert all(batch for batch in batches)
-    assert all(len(b) == 1 or sum(len(p.token_ids) for p in b) <= budget for b in batches)
+    assert seen_by(probe).copied_H(logits_HNL, None).tolist() == [2]
+    assert seen_by(probe).copied_H(logits_HNL, 3).tolist() == [2]
+    assert seen_by(probe).copied_H(logits_HNL, 2).tolist() == [0], "outside the sliding window"
 
 
 @pytest.mark.sample
@@ -270,7 +296,7 @@ def test_detection_equals_the_oracle_on_a_real_model(
         max_tokens=450,
         seed=0,
     )
-    found = detect_retrieval_heads(StreamedModel(sample_model), probes, head_fraction=0.05, token_budget=1024)
+    found = detect_retrieval_heads(StreamedModel(sample_model), probes, head_fraction=0.05, budget=TokenBudget(1024))
     counted = [oracle.retrieves(sample_model, p.token_ids, **span(p)) for p in probes]
     expected_PLH = np.array(
         [

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attninf_assets.influence.packing import Window, cut_into_windows, pack, pack_windows
+from attninf_assets.influence.packing import Window, cut_into_windows, longest_first, pack
 
 tokens = st.lists(st.integers(3, 99), max_size=40)
 windows = st.lists(st.lists(st.integers(3, 99), min_size=1, max_size=20), min_size=1, max_size=12).map(
@@ -21,25 +21,12 @@ def test_windows_concatenate_to_the_document_and_only_the_last_is_short(token_id
     assert all(1 <= len(window.token_ids) <= max_tokens for window in cut)
 
 
-@given(windows=windows, budget=st.integers(1, 60))
-def test_packs_hold_every_window_exactly_once_and_respect_the_budget(windows: list[Window], budget: int) -> None:
-    packs = list(pack_windows(windows, token_budget=budget, start_token=1))
-    packed = [window for pack_ in packs for window in pack_.windows]
-    assert sorted(packed, key=lambda w: w.document) == windows
-    for pack_ in packs:
-        assert len(pack_.input_ids_T) <= budget or len(pack_.windows) == 1
-        assert pack_.n_tokens == sum(len(w.token_ids) for w in pack_.windows)
-
-
-@given(windows=windows, budget=st.integers(1, 60))
-def test_the_longest_windows_come_first_and_no_pack_could_have_held_the_next_window(
-    windows: list[Window], budget: int
-) -> None:
-    packs = list(pack_windows(windows, token_budget=budget, start_token=1))
-    lengths = [len(window.token_ids) for pack_ in packs for window in pack_.windows]
-    assert lengths == sorted(lengths, reverse=True)
-    for one, following in pairwise(packs):
-        assert len(one.input_ids_T) + len(following.windows[0].token_ids) + 1 > budget
+@given(windows=windows)
+def test_the_longest_windows_come_first_and_equals_keep_their_order(windows: list[Window]) -> None:
+    ordered = longest_first(windows)
+    assert sorted(ordered, key=lambda w: w.document) == windows
+    for one, following in pairwise(ordered):
+        assert (-len(one.token_ids), one.document) < (-len(following.token_ids), following.document)
 
 
 @given(windows=windows)
@@ -47,6 +34,7 @@ def test_a_pack_is_its_windows_each_behind_a_start_token_with_positions_from_zer
     packed = pack(windows, start_token=1)
     ids, positions = packed.input_ids_T.tolist(), packed.position_ids_T.tolist()
     end_before = 0
+    assert packed.lengths == [window.n_tokens for window in windows]
     for window, (start, end) in zip(windows, packed.bounds, strict=True):
         assert start == end_before
         assert ids[start:end] == [1, *window.token_ids]

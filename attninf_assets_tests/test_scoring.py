@@ -1,12 +1,14 @@
 import inspect
 import textwrap
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attninf_assets.influence.budget import BudgetHalved, TokenBudget
 from attninf_assets.influence.masking import Head
 from attninf_assets.influence.progress import Progress
 from attninf_assets.influence.scoring import (
@@ -44,7 +46,7 @@ def scored(texts: list[str], *, token_budget: int = 100, **kwargs: Any) -> list[
         SELECTOR,
         (Text(str(number), text) for number, text in enumerate(texts)),
         start_token=1,
-        token_budget=token_budget,
+        budget=TokenBudget(token_budget),
         n_bytes=sum(len(text.encode()) for text in texts),
         **kwargs,
     )
@@ -107,7 +109,7 @@ def test_masking_by_zero_output_is_another_reference_model() -> None:
         selector = Selector("m", "t", HEADS, mask, MAX_TOKENS, "bos", "float32")
         texts = [Text("a", " ".join(sentences()[:3]))]
         [[score]] = score_documents(
-            streamed(), tiny_tokenizer(), selector, texts, start_token=1, token_budget=100, n_bytes=1
+            streamed(), tiny_tokenizer(), selector, texts, start_token=1, budget=TokenBudget(100), n_bytes=1
         )
         return score
 
@@ -132,7 +134,7 @@ def test_chunks_are_complete_documents_in_order_of_about_the_size_asked_for(
 ) -> None:
     tokenizer = tiny_tokenizer()
     chunks = list(
-        tokenized_chunks([Text(str(n), t) for n, t in enumerate(texts)], tokenizer, chunk_tokens=chunk_tokens)
+        tokenized_chunks([Text(str(n), t) for n, t in enumerate(texts)], tokenizer, chunk_tokens=repeat(chunk_tokens))
     )
     documents = [document for chunk in chunks for document in chunk]
     assert [d.key for d in documents] == [str(n) for n in range(len(texts))]
@@ -145,7 +147,7 @@ def test_chunks_are_complete_documents_in_order_of_about_the_size_asked_for(
 
 
 def test_special_tokens_are_not_added_to_a_document() -> None:
-    [[document]] = tokenized_chunks([Text("a", "map")], tiny_tokenizer(), chunk_tokens=100)
+    [[document]] = tokenized_chunks([Text("a", "map")], tiny_tokenizer(), chunk_tokens=repeat(100))
     assert 1 not in document.token_ids
     assert 2 not in document.token_ids
 
@@ -153,11 +155,14 @@ def test_special_tokens_are_not_added_to_a_document() -> None:
 @pytest.mark.parametrize("n_documents", [1, 7, 40])
 def test_progress_ends_with_every_byte_and_every_token_done(n_documents: int) -> None:
     texts = [f"é{s[:13]}" for s in sentences()[:n_documents]]
-    reports: list[Progress] = []
+    reports: list[Progress | BudgetHalved] = []
     found = scored(texts, token_budget=5, on_progress=reports.append)
     n_bytes = sum(len(text.encode()) for text in texts)
-    assert (reports[-1].unit, reports[-1].done, reports[-1].total) == ("bytes", n_bytes, n_bytes)
-    assert reports[-1].tokens == sum(score.n_tokens for score in found)
+    last = reports[-1]
+    assert isinstance(last, Progress)
+    assert (last.unit, last.done, last.total) == ("bytes", n_bytes, n_bytes)
+    assert last.peak_share is not None
+    assert last.tokens == sum(score.n_tokens for score in found)
 
 
 REAL_TEXTS = [
@@ -188,7 +193,7 @@ def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(sample_model: Any
             selector,
             texts,
             start_token=start,
-            token_budget=256,
+            budget=TokenBudget(256),
             n_bytes=sum(map(len, REAL_TEXTS)),
         )
         for score in chunk

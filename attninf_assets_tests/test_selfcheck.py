@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from attninf_assets.influence import attention, selfcheck
+from attninf_assets.influence import attention, kernels, selfcheck
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.selfcheck import verified
@@ -116,8 +116,8 @@ def seeing_too_far(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | 
     ("name", "module", "function", "wrong", "message"),
     [
         ("gpt_oss", attention, "running_mean_of_values", wrong_running_mean, "masked losses against explicit"),
-        ("llama", attention, "_attend", never_finite, "packed losses .* not finite"),
-        ("mistral", attention, "visible_QK", seeing_too_far, "packed losses against its own eager attention"),
+        ("llama", kernels, "_attend", never_finite, "packed losses .* not finite"),
+        ("mistral", kernels, "visible_QK", seeing_too_far, "packed losses against its own eager attention"),
         ("gpt_oss", selfcheck, "visible_QK", seeing_too_far, "masked losses against explicit"),
     ],
 )

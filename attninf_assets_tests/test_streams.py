@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attninf_assets.influence.budget import TokenBudget, in_budget
 from attninf_assets.influence.masking import BASE, Head, HeadSet, Mask
-from attninf_assets.influence.packing import Window, cut_into_windows, pack, pack_windows
+from attninf_assets.influence.packing import Window, cut_into_windows, pack
 from attninf_assets.influence.streams import StreamedModel
 from attninf_assets_tests import oracle
 from attninf_assets_tests.tiny_models import N_HEADS, N_LAYERS, SUPPORTED, UNSHARED, VOCAB, WINDOW, tiny_model
@@ -102,7 +103,16 @@ def test_a_documents_loss_does_not_depend_on_the_token_budget_and_equals_the_ora
     model = streamed("mistral")
     windows = [w for n, ids in enumerate(texts) for w in cut_into_windows(n, ids, max_tokens=max_tokens)]
     sums = [0.0] * len(texts)
-    for packed in pack_windows(windows, token_budget=budget, start_token=START):
+    packs = in_budget(
+        windows,
+        lambda some: pack(some, start_token=START),
+        size=lambda window: window.n_tokens,
+        budget=TokenBudget(budget),
+        device=model.device,
+        on_halved=lambda halved: pytest.fail(str(halved)),
+    )
+    for packed in packs:
+        assert len(packed.input_ids_T) <= budget or len(packed.windows) == 1
         [losses_R] = model.losses_SR(packed, [heads])
         for window, part in zip(
             packed.windows, losses_R.split([len(w.token_ids) for w in packed.windows]), strict=True

@@ -53,6 +53,7 @@ def attention_influence_scores(
             numeric_class=selector.numeric_class,
             max_tokens=selector.max_tokens,
             device=choose_device(),
+            memory=lake.budget_memory(),
         )
 
     scores = update_partition_scores(

@@ -121,7 +121,7 @@ class HeadConfig(dg.Config):
     max_tokens: int = Field(
         default=MAX_TOKENS, description="Tokens of a window of a long document; bounded by the model's context."
     )
-    numeric_class: Literal["auto", "float32", "bfloat16"] = Field(
+    numeric_class: Literal["auto", "float32", "bfloat16", "float8"] = Field(
         default="auto", description="Of weights and activations. auto: bfloat16 on CUDA, float32 elsewhere."
     )
 
@@ -159,6 +159,7 @@ def retrieval_heads(
         directory=local_directory(tables.root, model.directory, cache=lake.model_cache()),
         plan=selector.plan,
         device=device,
+        memory=lake.budget_memory(),
         on_progress=reporter(context.log),
     )
     if reused:

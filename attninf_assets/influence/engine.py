@@ -1,5 +1,6 @@
 """A selector made ready to score: model, tokenizer and settings loaded and verified."""
 
+import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,6 +9,8 @@ from typing import Any
 
 import torch
 
+from attninf_assets.influence.allocator import keep_freed_memory
+from attninf_assets.influence.budget import TokenBudget
 from attninf_assets.influence.pretrained import context_length, load_model, load_tokenizer, start_token
 from attninf_assets.influence.progress import OnProgress, ignore_progress
 from attninf_assets.influence.scoring import DocumentScore, Text, score_documents
@@ -28,7 +31,7 @@ class Engine:
     start_token: int
     start_token_name: str  # "bos" or "eos"
     max_tokens: int  # of a window: as asked, bounded by the model's context
-    token_budget: int
+    budget: TokenBudget
 
     def score(
         self, selector: Selector, texts: Iterable[Text], *, n_bytes: int, on_progress: OnProgress = ignore_progress
@@ -40,30 +43,45 @@ class Engine:
             selector,
             texts,
             start_token=self.start_token,
-            token_budget=self.token_budget,
+            budget=self.budget,
             n_bytes=n_bytes,
             on_progress=on_progress,
         )
 
 
 @lru_cache(maxsize=1)
-def load_engine(directory: Path, *, numeric_class: NumericClass, max_tokens: int, device: torch.device) -> Engine:
+def load_engine(
+    directory: Path, *, numeric_class: NumericClass, max_tokens: int, device: torch.device, memory: Path | None = None
+) -> Engine:
     """Load and verify the pinned model in `directory`; the last one loaded stays resident in the process.
 
-    Raises `ValueError` naming the architecture where the fast path does not agree with the model's own forward pass.
+    `memory` is where token budgets that had to be halved are remembered, for this device, model and window. Raises
+    `ValueError` naming the architecture where the fast path does not agree with the model's own forward pass.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(directory)
     name, token = start_token(tokenizer)
     model = load_model(directory, numeric_class=numeric_class, device=device)
     window = bounded_window(max_tokens, model.config)
+    of: dict[str, str | int] = {"device": _device_name(device), "model": directory.name, "window": window}
+    of["numeric_class"] = numeric_class
     return Engine(
-        model=verified(model, start_token=token, max_tokens=window),
+        model=verified(model, start_token=token, max_tokens=window, fusing=device.type == "cuda"),
         tokenizer=tokenizer,
         start_token=token,
         start_token_name=name,
         max_tokens=window,
-        token_budget=TOKEN_BUDGET[device.type],
+        budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
     )
+
+
+def _device_name(device: torch.device) -> str:
+    """The kind of device with its memory, the same for every card of a kind."""
+    if device.type != "cuda":
+        return f"{device.type} {platform.node()}"
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
 
 
 def bounded_window(max_tokens: int, config: Any) -> int:

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import torch
+import numpy as np
 
-from attninf_assets.influence.heads import answer_rows, pack_probes, probe_batches
+from attninf_assets.influence.arriving import Arriving, one_behind
+from attninf_assets.influence.budget import TokenBudget, in_budget
+from attninf_assets.influence.heads import answer_rows, pack_probes
 from attninf_assets.influence.masking import BASE, Head, HeadSet, Mask
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
@@ -67,7 +69,7 @@ def gather_evidence(
     n_random_sets: int,
     n_audit_probes: int,
     seed: int,
-    token_budget: int,
+    budget: TokenBudget,
     on_progress: OnProgress = ignore_progress,
 ) -> HeadEvidence:
     """Answer losses of the base model, the reference model and `n_random_sets` random sets on the probes.
@@ -80,7 +82,7 @@ def gather_evidence(
     )
     sets = [BASE, frozenset(heads), *random_sets]
     clock = ProgressClock("masked passes over probes", len(probes) * len(sets), on_progress)
-    base, reference, *controls = answer_losses(model, probes, sets, mask=mask, token_budget=token_budget, clock=clock)
+    base, reference, *controls = answer_losses(model, probes, sets, mask=mask, budget=budget, clock=clock)
     effect = reference.loss - base.loss
     suspects: list[tuple[str, HeadSet]] = [("the retrieval heads", frozenset(heads))]
     for number, (control, loss) in enumerate(zip(random_sets, controls, strict=True), start=1):
@@ -92,7 +94,7 @@ def gather_evidence(
     dominating = [
         line
         for name, heads_ in suspects
-        for line in _dominating(model, audited, name, heads_, mask=mask, token_budget=token_budget, clock=clock)
+        for line in _dominating(model, audited, name, heads_, mask=mask, budget=budget, clock=clock)
     ]
     return HeadEvidence(base, reference, tuple(controls), tuple(dominating), len(probes))
 
@@ -125,20 +127,27 @@ def answer_losses(
     streams: Sequence[HeadSet],
     *,
     mask: Mask,
-    token_budget: int,
+    budget: TokenBudget,
     clock: ProgressClock,
 ) -> list[AnswerLoss]:
     """Mean answer loss and token accuracy over the probes, per stream."""
-    loss_S = torch.zeros(len(streams), dtype=torch.float64)
-    right_S = torch.zeros(len(streams), dtype=torch.float64)
+    loss_S, right_S = np.zeros(len(streams)), np.zeros(len(streams))
     n_answer_tokens = 0
-    for batch in probe_batches(probes, token_budget=max(1, token_budget // len(streams))):
+
+    def answer(batch: list[Probe]) -> tuple[list[Probe], Arriving, Arriving]:
         packed = pack_probes(batch)
         losses_SR, correct_SR = model.answers_SR(packed, answer_rows(batch, packed), streams, mask=mask)
-        loss_S += losses_SR.cpu().double().sum(dim=1)
-        right_S += correct_SR.cpu().double().sum(dim=1)
-        n_answer_tokens += losses_SR.shape[1]
-        clock.advance(len(batch) * len(streams), tokens=len(packed.input_ids_T) * len(streams))
+        return batch, Arriving(losses_SR), Arriving(correct_SR)
+
+    def size(probe: Probe) -> int:  # a budget's tokens are tokens of two streams
+        return -(-len(probe.token_ids) * len(streams) // 2)
+
+    answers = in_budget(probes, answer, size=size, budget=budget, device=model.device, on_halved=clock.report)
+    for batch, losses_SR, correct_SR in one_behind(answers):
+        loss_S += losses_SR.numpy().astype(np.float64).sum(axis=1)
+        right_S += correct_SR.numpy().sum(axis=1)
+        n_answer_tokens += losses_SR.numpy().shape[1]
+        clock.advance(len(batch) * len(streams), tokens=len(streams) * sum(len(p.token_ids) for p in batch))
     return [
         AnswerLoss(float(x) / n_answer_tokens, float(r) / n_answer_tokens) for x, r in zip(loss_S, right_S, strict=True)
     ]
@@ -151,19 +160,19 @@ def _dominating(
     heads: HeadSet,
     *,
     mask: Mask,
-    token_budget: int,
+    budget: TokenBudget,
     clock: ProgressClock,
 ) -> list[str]:
     """A line for every head that alone, on these probes, has more than `DOMINATES` of the effect of masking all."""
     members = sorted(heads)
     quiet = ProgressClock("", 0, ignore_progress)
-    base, together = answer_losses(model, probes, [BASE, heads], mask=mask, token_budget=token_budget, clock=quiet)
+    base, together = answer_losses(model, probes, [BASE, heads], mask=mask, budget=budget, clock=quiet)
     whole = together.loss - base.loss
     lines = []
     for first in range(0, len(members), _AUDITED_AT_ONCE):
         group = members[first : first + _AUDITED_AT_ONCE]
         singles: list[HeadSet] = [frozenset({head}) for head in group]
-        alone = answer_losses(model, probes, singles, mask=mask, token_budget=token_budget, clock=quiet)
+        alone = answer_losses(model, probes, singles, mask=mask, budget=budget, clock=quiet)
         clock.advance(len(group), tokens=len(group) * sum(len(p.token_ids) for p in probes))
         for head, loss in zip(group, alone, strict=True):
             share = (loss.loss - base.loss) / whole if whole > 0 else 0.0

@@ -1,8 +1,7 @@
 """Retrieval heads: how much each head copies from context on the probes, and which heads are chosen.
 
-Definition of Wu et al. (arXiv 2404.15574). The query row is the one *before* an answer token, and the attended position
-points at that token itself in the context. Shapes: P probes, S streams, H query heads, K key/value heads, T tokens of
-the row, L tokens of one probe, N answer tokens, D head dimension, C hidden size.
+Definition of Wu et al. (arXiv 2404.15574). Shapes: P probes, L layers, H query heads, T tokens of the row, X answer
+tokens of all its probes, C hidden size.
 """
 
 import math
@@ -13,6 +12,10 @@ from fractions import Fraction
 import numpy as np
 import torch
 
+from attninf_assets.influence.arriving import Arriving, one_behind
+from attninf_assets.influence.budget import TokenBudget, in_budget
+from attninf_assets.influence.copying import CopyRecorder
+from attninf_assets.influence.kernels import to_device
 from attninf_assets.influence.loss import predicted_R
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Pack, Window, pack
@@ -44,7 +47,7 @@ def detect_retrieval_heads(
     probes: Sequence[Probe],
     *,
     head_fraction: float,
-    token_budget: int,
+    budget: TokenBudget,
     on_progress: OnProgress = ignore_progress,
 ) -> HeadDetection:
     """Score every head on the probes and choose the top `ceil(head_fraction × layers × heads)`.
@@ -52,14 +55,18 @@ def detect_retrieval_heads(
     Raises `ValueError` where the base model retrieves on too few probes or the scores do not single out any heads.
     """
     copied_PLH, correct = [], []
-    clock = ProgressClock("probes", len(probes), on_progress)
-    for batch in probe_batches(probes, token_budget=token_budget):
-        packed = pack_probes(batch)
-        recorder = _CopyRecorder(model, batch, packed)
-        hidden_TC = model.hidden_STC(packed, [BASE], recorder=recorder)[0]
-        copied_PLH += recorder.copied_fractions()
-        correct += _correct_answers(model, batch, packed, hidden_TC)
-        clock.advance(len(batch), tokens=len(packed.input_ids_T))
+    clock = ProgressClock("probes", len(probes), on_progress, peak_flops=model.peak_flops)
+
+    def detect(batch: list[Probe]) -> _Detected:
+        return _detect(model, batch)
+
+    detections = in_budget(
+        probes, detect, size=lambda p: len(p.token_ids), budget=budget, device=model.device, on_halved=clock.report
+    )
+    for found in one_behind(detections):
+        copied_PLH += found.copied_fractions()
+        correct += found.correct_answers()
+        clock.advance(len(found.probes), tokens=len(found.packed.input_ids_T), flops=found.flops)
     counted = np.array([np.mean(c) >= SUCCESS for c in correct])
     if counted.sum() < MIN_COUNTED * len(probes):
         raise ValueError(
@@ -113,19 +120,6 @@ def check_singled_out(scores_LH: np.ndarray, heads: Sequence[Head]) -> None:
         )
 
 
-def probe_batches(probes: Sequence[Probe], *, token_budget: int) -> list[list[Probe]]:
-    """Consecutive probes whose tokens together stay within the budget, at least one probe each."""
-    batches: list[list[Probe]] = []
-    used = 0
-    for probe in probes:
-        if not batches or used + len(probe.token_ids) > token_budget:
-            batches.append([])
-            used = 0
-        batches[-1].append(probe)
-        used += len(probe.token_ids)
-    return batches
-
-
 def pack_probes(probes: Sequence[Probe]) -> Pack:
     """Probes back to back in one row. A probe carries its own start token."""
     windows = [Window(number, probe.token_ids[1:]) for number, probe in enumerate(probes)]
@@ -142,51 +136,35 @@ def answer_rows(probes: Sequence[Probe], packed: Pack) -> torch.Tensor:
     )
 
 
-def _correct_answers(
-    model: StreamedModel, probes: Sequence[Probe], packed: Pack, hidden_TC: torch.Tensor
-) -> list[np.ndarray]:
-    with torch.inference_mode():
-        rows = answer_rows(probes, packed)
-        correct = (
-            predicted_R(hidden_TC[rows.to(model.device)], model.model).cpu() == packed.input_ids_T[rows + 1]
-        ).numpy()
-    return np.split(correct, np.cumsum([p.answer_length for p in probes])[:-1])
+@dataclass(frozen=True)
+class _Detected:
+    """What a batch of probes showed, on its way from the device."""
 
-
-class _CopyRecorder:
-    """Counts, layer by layer during a forward pass, the answer tokens each head copies.
-
-    Holds (heads, answer, length) logits at most, never length × length.
-    """
-
-    def __init__(self, model: StreamedModel, probes: Sequence[Probe], packed: Pack) -> None:
-        self.probes = probes
-        self.packed = packed
-        self.copied_PLH = np.zeros((len(probes), model.n_layers, model.n_heads))
-
-    def __call__(self, layer: int, query_SHTD: torch.Tensor, key_SKTD: torch.Tensor, window: int | None) -> None:
-        n_heads, n_key_heads = query_SHTD.shape[1], key_SKTD.shape[1]
-        for number, (probe, (start, _)) in enumerate(zip(self.probes, self.packed.bounds, strict=True)):
-            first, end = start + probe.answer_start - 1, start + probe.answer_end - 1
-            # Query rows [a_1 - 1, a_n - 1), keys up to the last of them; heads grouped by the key head they share.
-            q = query_SHTD[0, :, first:end].reshape(n_key_heads, -1, query_SHTD.shape[-1])
-            logits = q.float() @ key_SKTD[0, :, start:end].transpose(1, 2).float()
-            logits_HNL = logits.reshape(n_heads, end - first, end - start)
-            self.copied_PLH[number, layer] = _copied_H(logits_HNL, probe, window).cpu().numpy()
+    probes: Sequence[Probe]
+    packed: Pack
+    copied_PLH: Arriving  # answer tokens that each head copies
+    correct_X: Arriving  # bool, for the probes' answer tokens one after the other
+    flops: float
 
     def copied_fractions(self) -> list[np.ndarray]:
         """Per probe: [layers, heads] fraction of the answer tokens copied."""
-        return [copied / p.answer_length for copied, p in zip(self.copied_PLH, self.probes, strict=True)]
+        return [
+            copied.astype(np.float64) / probe.answer_length
+            for copied, probe in zip(self.copied_PLH.numpy(), self.probes, strict=True)
+        ]
+
+    def correct_answers(self) -> list[np.ndarray]:
+        """Per probe: which answer tokens are the base model's argmax prediction."""
+        return np.split(self.correct_X.numpy(), np.cumsum([p.answer_length for p in self.probes])[:-1])
 
 
-def _copied_H(logits_HNL: torch.Tensor, probe: Probe, window: int | None) -> torch.Tensor:
-    """How many answer tokens each head's most attended position holds, inside the queried value's span."""
-    device = logits_HNL.device
-    rows_N = torch.arange(probe.answer_start - 1, probe.answer_end - 1, device=device)
-    keys_L = torch.arange(logits_HNL.shape[-1], device=device)
-    distance_NL = rows_N[:, None] - keys_L[None, :]
-    hidden_NL = distance_NL < 0 if window is None else (distance_NL < 0) | (distance_NL >= window)
-    attended_HN = logits_HNL.masked_fill(hidden_NL, -torch.inf).argmax(dim=-1)
-    ids_T = torch.tensor(probe.token_ids, device=device)
-    in_span = (attended_HN >= probe.span_start) & (attended_HN < probe.span_end)
-    return (in_span & (ids_T[attended_HN] == ids_T[rows_N + 1])).sum(dim=-1)
+@torch.inference_mode()
+def _detect(model: StreamedModel, probes: Sequence[Probe]) -> _Detected:
+    packed = pack_probes(probes)
+    rows_X = answer_rows(probes, packed)
+    recorder = CopyRecorder(model, probes, packed)
+    hidden_TC = model.hidden_STC(packed, [BASE], recorder=recorder)[0]
+    targets_X = to_device(packed.input_ids_T[rows_X + 1], model.device)
+    correct_X = predicted_R(hidden_TC[to_device(rows_X, model.device)], model.model) == targets_X
+    flops = model.flops.of(packed.lengths, [BASE], n_predicted=len(rows_X))
+    return _Detected(probes, packed, Arriving(recorder.copied_PLH), Arriving(correct_X), flops)

@@ -3,16 +3,28 @@
 Shapes: R rows (predicted tokens), V vocabulary, C hidden size.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 _ROWS = 1024  # rows of hidden states projected at once
-_TILE = 4096  # vocabulary entries projected at once: float32 logits of 16 MiB a tile
+_TILE = 4096  # vocabulary entries projected at once: float32 logits of 16 MiB a tile, which a device's caches can hold
 
 
-def token_losses_R(hidden_RC: torch.Tensor, targets_R: torch.Tensor, model: Any) -> torch.Tensor:
+LogSumExp = Callable[[torch.Tensor], torch.Tensor]  # float32 [R, V] -> [R]; may use its argument up
+
+
+def log_sum_exp_in_place(logits_RV: torch.Tensor) -> torch.Tensor:
+    """log(sum(exp(logits))) of each row, computed in the memory of the logits."""
+    largest_R = logits_RV.amax(dim=-1)
+    return logits_RV.sub_(largest_R[:, None]).exp_().sum(dim=-1).log_().add_(largest_R)
+
+
+def token_losses_R(
+    hidden_RC: torch.Tensor, targets_R: torch.Tensor, model: Any, *, log_sum_exp: LogSumExp = log_sum_exp_in_place
+) -> torch.Tensor:
     """Cross-entropy in nats of each target token, float32 [R].
 
     The log-sum-exp over the vocabulary is accumulated tile by tile, so memory is rows × tile whatever the vocabulary.
@@ -25,12 +37,12 @@ def token_losses_R(hidden_RC: torch.Tensor, targets_R: torch.Tensor, model: Any)
         partial, target_logits = [], hidden.new_zeros(len(hidden), dtype=torch.float32)
         for tile in range(0, weight_VC.shape[0], _TILE):
             bias = None if bias_V is None else bias_V[tile : tile + _TILE]
-            logits = final_logits(F.linear(hidden, weight_VC[tile : tile + _TILE], bias).float(), model.config)
-            partial.append(logits.logsumexp(dim=-1))
-            # The target's logit is the very number that entered the sum: rounded alike, they cancel for a sure token.
+            logits = final_logits(_float32_logits(hidden, weight_VC[tile : tile + _TILE], bias), model.config)
+            # The target's logit is the very number that enters the sum: rounded alike, they cancel for a sure token.
             place = (targets - tile).clamp(0, logits.shape[-1] - 1)
             here = (targets >= tile) & (targets < tile + logits.shape[-1])
             target_logits = torch.where(here, logits.gather(-1, place[:, None])[:, 0], target_logits)
+            partial.append(log_sum_exp(logits))
         losses.append((torch.stack(partial).logsumexp(dim=0) - target_logits).clamp(min=0))
     return torch.cat(losses) if losses else hidden_RC.new_zeros(0, dtype=torch.float32)
 
@@ -49,3 +61,11 @@ def final_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
         logits = cap * torch.tanh(logits / cap)
     return logits
+
+
+def _float32_logits(hidden_RC: torch.Tensor, weight_VC: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
+    """Logits that were summed in float32 and, on CUDA, never rounded to the weights' 16 bits."""
+    if hidden_RC.is_cuda and hidden_RC.dtype != torch.float32:
+        logits = torch.mm(hidden_RC, weight_VC.T, out_dtype=torch.float32)
+        return logits if bias_V is None else logits + bias_V
+    return F.linear(hidden_RC, weight_VC, bias_V).float()

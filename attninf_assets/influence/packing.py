@@ -1,8 +1,10 @@
-"""Documents into windows, windows into packs of at most so many tokens."""
+"""Documents into windows, windows into packs: rows in which they stand back to back."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 
@@ -11,7 +13,12 @@ class Window:
     """Consecutive tokens of one document, start token not included."""
 
     document: int  # the caller's number for the document
-    token_ids: Sequence[int]
+    token_ids: Sequence[int] | npt.NDArray[np.int64]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens it takes in a row, its start token included."""
+        return len(self.token_ids) + 1
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,16 @@ class Pack:
         return len(self.input_ids_T) - len(self.windows)
 
     @property
+    def lengths(self) -> list[int]:
+        """Of each window in the row, start token included."""
+        return [end - start for start, end in self.bounds]
+
+    @property
     def predicting_rows_R(self) -> torch.Tensor:
         """Positions whose next token is one of the documents' own, in order."""
-        return torch.cat([torch.arange(start, end - 1) for start, end in self.bounds])
+        last = torch.zeros(len(self.input_ids_T), dtype=torch.bool)
+        last[[end - 1 for _, end in self.bounds]] = True
+        return (~last).nonzero()[:, 0]
 
     @property
     def targets_R(self) -> torch.Tensor:
@@ -39,38 +53,24 @@ class Pack:
         return self.input_ids_T[self.predicting_rows_R + 1]
 
 
-def cut_into_windows(document: int, token_ids: Sequence[int], *, max_tokens: int) -> list[Window]:
+def cut_into_windows(
+    document: int, token_ids: Sequence[int] | npt.NDArray[np.int64], *, max_tokens: int
+) -> list[Window]:
     """Consecutive windows of at most `max_tokens` tokens; together they are the document, in order."""
     starts = range(0, len(token_ids), max_tokens)
     return [Window(document, token_ids[start : start + max_tokens]) for start in starts]
 
 
-def pack_windows(windows: Iterable[Window], *, token_budget: int, start_token: int) -> Iterator[Pack]:
-    """Packs of at most `token_budget` tokens, start tokens included, longest windows first.
-
-    A window longer than the budget is a pack of its own: nothing is cut here.
-    """
-    pending: list[Window] = []
-    used = 0
-    for window in sorted(windows, key=lambda w: -len(w.token_ids)):
-        cost = len(window.token_ids) + 1
-        if pending and used + cost > token_budget:
-            yield pack(pending, start_token=start_token)
-            pending, used = [], 0
-        pending.append(window)
-        used += cost
-    if pending:
-        yield pack(pending, start_token=start_token)
+def longest_first(windows: Sequence[Window]) -> list[Window]:
+    """The order in which windows are packed: what needs most memory comes first, equals keep their order."""
+    return sorted(windows, key=lambda window: -window.n_tokens)
 
 
 def pack(windows: Sequence[Window], *, start_token: int) -> Pack:
     """One row of the given windows."""
-    ids: list[int] = []
-    positions: list[int] = []
-    bounds = []
-    for window in windows:
-        start = len(ids)
-        ids += [start_token, *window.token_ids]
-        positions += range(len(window.token_ids) + 1)
-        bounds.append((start, len(ids)))
-    return Pack(tuple(windows), torch.tensor(ids), torch.tensor(positions), tuple(bounds))
+    start = np.array([start_token])
+    ids = np.concatenate([part for window in windows for part in (start, np.asarray(window.token_ids, dtype=np.int64))])
+    positions = np.concatenate([np.arange(window.n_tokens) for window in windows])
+    ends = np.cumsum([window.n_tokens for window in windows]).tolist()
+    bounds = tuple(zip([0, *ends[:-1]], ends, strict=True))
+    return Pack(tuple(windows), torch.from_numpy(ids), torch.from_numpy(positions), bounds)

@@ -2,16 +2,18 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
+def prefetched(items: Iterable[T], *, depth: int = 2, on_wait: Callable[[float], None] = lambda _: None) -> Iterator[T]:
     """The same items in the same order, made up to `depth` ahead in a thread of their own.
 
     An error raised while making an item is raised here, after the items before it. Leaving early stops the thread.
+    `on_wait` is told the seconds that each item was waited for.
     """
     ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(maxsize=depth)
     left = threading.Event()
@@ -38,7 +40,9 @@ def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
     thread.start()
     try:
         while True:
+            began = time.perf_counter()
             item, error, last = ready.get()
+            on_wait(time.perf_counter() - began)
             if error is not None:
                 raise error
             if last:

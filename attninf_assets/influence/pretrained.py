@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from attninf_assets.influence.float8 import to_float8
 from attninf_assets.influence.selector import NumericClass
 
 _TOKENIZER_FILES = (
@@ -75,20 +76,36 @@ def digest_model(directory: Path) -> ModelDigests:
 
 
 def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:
-    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class.
+    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class; in float8 those of its
+    layers' matrix products, in bfloat16 all others.
 
-    Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers.
+    Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers, and
+    where the device or the architecture has no float8.
     """
     model, loading = AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=getattr(torch, numeric_class),
+        dtype=torch.float32 if numeric_class == "float32" else torch.bfloat16,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
     )
     _refuse_missing(loading, directory)
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    if numeric_class == "float8":
+        to_float8(model, decoder_layers(model))
+    return model
+
+
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The model's decoder layers, in order; raises `ValueError` naming the architecture where there is no such list."""
+    config = model.config.get_text_config()
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise ValueError(
+        f"architecture {config.model_type!r}: found no list of its {config.num_hidden_layers} decoder layers"
+    )
 
 
 def load_tokenizer(directory: Path) -> Any:

@@ -1,8 +1,10 @@
-"""Progress of long work: how much is done, how fast, how long still."""
+"""Progress of long work: how much is done, how fast, how long still, and how much of the device it uses."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from attninf_assets.influence.budget import BudgetHalved
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,8 @@ class Progress:
     total: int
     tokens: int
     seconds: float
+    seconds_waiting: float = 0.0  # in which the device had nothing to do, for want of text
+    peak_share: float | None = None  # useful FLOP/s over the device's own matrix-product peak, measured
 
     @property
     def tokens_per_second(self) -> float:
@@ -23,34 +27,62 @@ class Progress:
     def seconds_left(self) -> float:
         return self.seconds * (self.total - self.done) / self.done if self.done else float("inf")
 
+    @property
+    def idle_share(self) -> float:
+        return self.seconds_waiting / self.seconds if self.seconds else 0.0
+
     def __str__(self) -> str:
         share = self.done / self.total if self.total else 1.0
+        peak = f" ({self.peak_share:.0%} of the peak)" if self.peak_share is not None else ""
+        idle = f", {self.idle_share:.0%} of them waiting for text" if self.seconds_waiting else ""
         return (
-            f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s, "
-            f"{self.seconds:.0f} s so far, about {self.seconds_left:.0f} s left"
+            f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s{peak}, "
+            f"{self.seconds:.0f} s so far{idle}, about {self.seconds_left:.0f} s left"
         )
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Progress | BudgetHalved], None]
 
 
-def ignore_progress(_: Progress) -> None:
+def ignore_progress(_: Progress | BudgetHalved) -> None:
     """For callers who do not watch."""
 
 
 class ProgressClock:
-    """Adds up work done and reports it, at most every `every` seconds and once at the end."""
+    """Adds up work done and reports it, at most every `every` seconds and once at the end.
 
-    def __init__(self, unit: str, total: int, on_progress: OnProgress, *, every: float = 5.0) -> None:
-        self._unit, self._total, self._on_progress, self._every = unit, total, on_progress, every
+    `peak_flops`: what the device can do, FLOP/s; with it the reports say how much of that the work used.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        total: int,
+        on_progress: OnProgress,
+        *,
+        every: float = 5.0,
+        peak_flops: float | None = None,
+    ) -> None:
+        self._unit, self._total, self._every, self._peak_flops = unit, total, every, peak_flops
+        self.report = on_progress
         self._done = self._tokens = 0
+        self._flops = self._waiting = 0.0
         self._started = self._reported = time.monotonic()
 
-    def advance(self, done: int, *, tokens: int = 0) -> None:
-        """Count `done` more units, worth `tokens` tokens of computation."""
+    def advance(self, done: int, *, tokens: int = 0, flops: float = 0.0) -> None:
+        """Count `done` more units, worth `tokens` tokens and `flops` useful FLOPs of computation."""
         self._done += done
         self._tokens += tokens
+        self._flops += flops
         now = time.monotonic()
         if now - self._reported >= self._every or self._done >= self._total:
             self._reported = now
-            self._on_progress(Progress(self._unit, self._done, self._total, self._tokens, now - self._started))
+            self.report(self._progress(now - self._started))
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the device had nothing to do."""
+        self._waiting += seconds
+
+    def _progress(self, seconds: float) -> Progress:
+        share = self._flops / (seconds * self._peak_flops) if self._peak_flops and seconds else None
+        return Progress(self._unit, self._done, self._total, self._tokens, seconds, self._waiting, share)

@@ -1,13 +1,16 @@
 """Attention influence scores: how much each document's loss rises when the retrieval heads are masked."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from attninf_assets.influence.arriving import Arriving, one_behind
+from attninf_assets.influence.budget import TokenBudget, in_budget
 from attninf_assets.influence.masking import BASE
-from attninf_assets.influence.packing import cut_into_windows, pack_windows
+from attninf_assets.influence.packing import Window, cut_into_windows, longest_first, pack
 from attninf_assets.influence.prefetch import prefetched
 from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
 from attninf_assets.influence.selector import Selector
@@ -52,19 +55,28 @@ def score_documents(
     texts: Iterable[Text],
     *,
     start_token: int,
-    token_budget: int,
+    budget: TokenBudget,
     n_bytes: int,
     on_progress: OnProgress = ignore_progress,
 ) -> Iterator[list[DocumentScore]]:
     """Score documents chunk by chunk; a chunk is complete documents, in the order they came.
 
-    Reading and tokenizing the next chunk overlaps with scoring this one. `n_bytes` is the size of all texts in UTF-8
-    bytes and only serves progress. A document's score does not depend on the budget or on the documents beside it.
+    Reading and tokenizing the next chunks overlaps with scoring this one, and a pack's losses are read while the device
+    is at work on the next. `n_bytes` is the size of all texts in UTF-8 bytes and only serves progress. A document's
+    score does not depend on the budget or on the documents beside it.
     """
-    clock = ProgressClock("bytes", n_bytes, on_progress)
-    chunks = tokenized_chunks(texts, tokenizer, chunk_tokens=token_budget * _BUDGETS_PER_CHUNK)
-    for chunk in prefetched(chunks):
-        yield _score_chunk(model, selector, chunk, start_token=start_token, token_budget=token_budget, clock=clock)
+    clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=model.peak_flops)
+    chunks = prefetched(tokenized_chunks(texts, tokenizer, chunk_tokens=_chunk_sizes(budget)), on_wait=clock.waited)
+
+    def passes() -> Iterator[_Pass]:
+        for documents in chunks:
+            chunk = _Chunk.of(documents)
+            yield from _passes(model, selector, chunk, start_token=start_token, budget=budget, clock=clock)
+
+    for done in one_behind(passes()):
+        done.chunk.add(done, clock)
+        if done.is_last:
+            yield done.chunk.scores()
 
 
 @dataclass(frozen=True)
@@ -72,68 +84,134 @@ class TokenizedText:
     """A document as the selector's tokens, no special token among them."""
 
     key: str
-    token_ids: Sequence[int]
+    token_ids: npt.NDArray[np.int64]
     n_bytes: int
 
 
-def tokenized_chunks(texts: Iterable[Text], tokenizer: Any, *, chunk_tokens: int) -> Iterator[list[TokenizedText]]:
-    """Documents tokenized, grouped in order into chunks that hold `chunk_tokens` tokens or a little more."""
+def tokenized_chunks(
+    texts: Iterable[Text], tokenizer: Any, *, chunk_tokens: Iterable[int]
+) -> Iterator[list[TokenizedText]]:
+    """Documents tokenized, grouped in order into chunks that hold the tokens asked for, each a little more at most.
+
+    `chunk_tokens`: the sizes of the chunks one after the other, without end.
+    """
+    sizes = iter(chunk_tokens)
+    wanted = next(sizes)
     chunk: list[TokenizedText] = []
     held = 0
-    for batch in _batches(texts, max_bytes=4 * chunk_tokens):
+    for batch in _batches(texts, max_characters=4 * wanted):
         encoded = tokenizer([t.text for t in batch], add_special_tokens=False, verbose=False)["input_ids"]
         for text, ids in zip(batch, encoded, strict=True):
-            chunk.append(TokenizedText(text.key, ids, len(text.text.encode())))
+            chunk.append(TokenizedText(text.key, np.array(ids, dtype=np.int64), len(text.text.encode())))
             held += len(ids)
-            if held >= chunk_tokens:
+            if held >= wanted:
                 yield chunk
-                chunk, held = [], 0
+                chunk, held, wanted = [], 0, next(sizes)
     if chunk:
         yield chunk
 
 
-def _batches(texts: Iterable[Text], *, max_bytes: int) -> Iterator[list[Text]]:
+def _chunk_sizes(budget: TokenBudget) -> Iterator[int]:
+    """Tokens of the chunks: small at first, so that the device does not wait for the first, then many packs' worth."""
+    n_budgets = 1
+    while True:
+        yield n_budgets * budget.tokens
+        n_budgets = min(2 * n_budgets, _BUDGETS_PER_CHUNK)
+
+
+def _batches(texts: Iterable[Text], *, max_characters: int) -> Iterator[list[Text]]:
     batch: list[Text] = []
     held = 0
     for text in texts:
         batch.append(text)
         held += len(text.text)
-        if held >= max_bytes or len(batch) >= 1000:
+        if held >= max_characters or len(batch) >= 1000:
             yield batch
             batch, held = [], 0
     if batch:
         yield batch
 
 
-def _score_chunk(
+@dataclass
+class _Chunk:
+    """Documents whose losses are being added up, pass by pass."""
+
+    documents: Sequence[TokenizedText]
+    losses_SN: npt.NDArray[np.float64]  # sums over each document's tokens
+    n_bytes: int
+    n_tokens: int
+    done_tokens: int = 0
+
+    @classmethod
+    def of(cls, documents: Sequence[TokenizedText]) -> "_Chunk":
+        n_bytes, n_tokens = sum(d.n_bytes for d in documents), sum(len(d.token_ids) for d in documents)
+        return cls(documents, np.zeros((2, len(documents))), n_bytes, n_tokens)
+
+    def add(self, done: "_Pass", clock: ProgressClock) -> None:
+        """Add the losses of a pass to its windows' documents."""
+        if done.losses_SR is None:
+            return
+        losses_SR = done.losses_SR.numpy().astype(np.float64)
+        row = 0
+        for window in done.windows:
+            end = row + len(window.token_ids)
+            self.losses_SN[:, window.document] += losses_SR[:, row:end].sum(axis=1)
+            row = end
+        before = self.n_bytes * self.done_tokens // self.n_tokens
+        self.done_tokens += row
+        clock.advance(self.n_bytes * self.done_tokens // self.n_tokens - before, tokens=row, flops=done.flops)
+
+    def scores(self) -> list[DocumentScore]:
+        return [
+            DocumentScore(document.key, n, *(float(x) / max(1, n) for x in self.losses_SN[:, number]))
+            for number, document in enumerate(self.documents)
+            for n in [len(document.token_ids)]
+        ]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Windows of a chunk that the device is at work on, or has been."""
+
+    chunk: _Chunk
+    windows: Sequence[Window]
+    losses_SR: Arriving | None  # None where the chunk has no tokens at all
+    flops: float
+    is_last: bool = False  # of its chunk
+
+
+def _passes(
     model: StreamedModel,
     selector: Selector,
-    chunk: Sequence[TokenizedText],
+    chunk: _Chunk,
     *,
     start_token: int,
-    token_budget: int,
+    budget: TokenBudget,
     clock: ProgressClock,
-) -> list[DocumentScore]:
+) -> Iterator[_Pass]:
     windows = [
         window
-        for number, document in enumerate(chunk)
+        for number, document in enumerate(chunk.documents)
         for window in cut_into_windows(number, document.token_ids, max_tokens=selector.max_tokens)
     ]
-    losses_SN = np.zeros((2, len(chunk)))  # sums over each document's tokens
-    n_bytes, n_tokens = sum(d.n_bytes for d in chunk), sum(len(d.token_ids) for d in chunk)
-    done_tokens = done_bytes = 0
-    for pack in pack_windows(windows, token_budget=token_budget, start_token=start_token):
-        losses_SR = model.losses_SR(pack, [BASE, selector.head_set], mask=selector.mask).cpu().double().numpy()
-        row = 0
-        for window in pack.windows:
-            end = row + len(window.token_ids)
-            losses_SN[:, window.document] += losses_SR[:, row:end].sum(axis=1)
-            row = end
-        done_tokens += pack.n_tokens
-        done_bytes_before, done_bytes = done_bytes, n_bytes * done_tokens // n_tokens
-        clock.advance(done_bytes - done_bytes_before, tokens=pack.n_tokens)
-    return [
-        DocumentScore(document.key, n, *(float(x) / max(1, n) for x in losses_SN[:, number]))
-        for number, document in enumerate(chunk)
-        for n in [len(document.token_ids)]
-    ]
+    if not windows:
+        yield _Pass(chunk, [], None, 0.0, is_last=True)
+        return
+    streams = [BASE, selector.head_set]
+
+    def losses(windows: list[Window]) -> _Pass:
+        packed = pack(windows, start_token=start_token)
+        losses_SR = model.losses_SR(packed, streams, mask=selector.mask)
+        return _Pass(chunk, windows, Arriving(losses_SR), model.useful_flops(packed, streams))
+
+    n_left = len(windows)
+    for done in in_budget(
+        longest_first(windows),
+        losses,
+        size=lambda window: window.n_tokens,
+        budget=budget,
+        device=model.device,
+        on_halved=clock.report,
+    ):
+        n_left -= len(done.windows)
+        yield replace(done, is_last=n_left == 0)

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from attninf_assets.influence.masking import MASKS, Head, HeadSet, Mask
 
-NumericClass = Literal["float32", "bfloat16"]
-NUMERIC_CLASSES: tuple[NumericClass, ...] = ("float32", "bfloat16")
+NumericClass = Literal["float32", "bfloat16", "float8"]
+NUMERIC_CLASSES: tuple[NumericClass, ...] = ("float32", "bfloat16", "float8")
 SCORING_VERSION = 1  # raised whenever the same inputs would give other scores beyond the stated tolerance
 MAX_TOKENS = 4096
 

@@ -5,30 +5,35 @@ in some layer, or adds something this project does not know, would give wrong sc
 and refused by name.
 """
 
+import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from attninf_assets.influence.attention import AttentionPass, current_pass, in_flight, packed_attention, visible_QK
+from attninf_assets.influence.attention import AttentionPass, current_pass, in_flight, packed_attention
+from attninf_assets.influence.fusion import fuse, fused_log_sum_exp, unfuse
+from attninf_assets.influence.kernels import Documents, Kernel, kernels_for, per_query_head, visible_QK
 from attninf_assets.influence.masking import BASE, Head, HeadSet
 from attninf_assets.influence.packing import Pack, Window, pack
 from attninf_assets.influence.streams import StreamedModel
 
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 2e-3, torch.bfloat16: 0.25}  # nats on any single token
 _EXPLICIT = "attninf_explicit"
+_LOG = logging.getLogger(__name__)
 
 
-def verified(model: Any, *, start_token: int, max_tokens: int) -> StreamedModel:
+def verified(model: Any, *, start_token: int, max_tokens: int, fusing: bool = False) -> StreamedModel:
     """The model, ready for packed multi-stream passes, after comparing them with its own forward pass.
 
     Checked on two packed documents, one longer than any sliding window that windows of `max_tokens` can reach: the base
     stream against the model's eager attention on each document alone; a masked stream against attention weights written
     out as uniform ones; the shared trunk against none. Raises `ValueError` naming the architecture where losses
-    disagree; a trunk that cannot be shared is not.
+    disagree. Of the device's attention kernels the fastest that agrees is taken, a trunk that cannot be shared is not,
+    and where `fusing` is asked for, norms and activations are compiled if that works here and agrees.
     """
     name = model.config.model_type
     config = model.config.get_text_config()
@@ -48,37 +53,76 @@ def verified(model: Any, *, start_token: int, max_tokens: int) -> StreamedModel:
         ) from error
 
     plain = StreamedModel(model, share_trunk=False)
+    _require_every_layer(plain, packed)
+    heads = frozenset({Head(plain.n_layers // 2, 0), Head(plain.n_layers - 1, plain.n_heads - 1)})
+    explicit_R = torch.cat([_explicit_losses(model, ids, plain, heads) for ids in rows])
+    expected_SR = torch.stack([own_R, explicit_R])
+    streams = [BASE, heads]
+
+    def agrees(candidate: StreamedModel) -> None:
+        base_R, masked_R = candidate.losses_SR(packed, streams)
+        _compare(base_R, own_R, tolerance, f"architecture {name!r}: packed losses against its own eager attention")
+        _compare(
+            masked_R, explicit_R, tolerance, f"architecture {name!r}: masked losses against explicit uniform attention"
+        )
+
+    *fast, plainest = kernels_for(model.device, model.dtype)
+    agrees(StreamedModel(model, share_trunk=False, kernel=plainest))
+    kernel = next(
+        (
+            k
+            for k in fast
+            if _serves(StreamedModel(model, kernel=k, share_trunk=False), agrees, f"attention kernel {k.__name__}")
+        ),
+        plainest,
+    )
+    shared = _trunk_can_be_shared(model, packed, streams, expected_SR, tolerance, kernel)
+    if fusing and fuse(model):
+        fused = StreamedModel(model, share_trunk=shared, kernel=kernel, log_sum_exp=fused_log_sum_exp())
+        if _serves(fused, agrees, "fusing norms and activations"):
+            return fused
+        unfuse(model)
+    return StreamedModel(model, share_trunk=shared, kernel=kernel)
+
+
+def _require_every_layer(plain: StreamedModel, packed: Pack) -> None:
     seen: set[int] = set()
     plain.hidden_STC(packed, [BASE], on_pass=lambda p: seen.update(p.layers_seen))
     if len(seen) < plain.n_layers:
         missing = sorted(set(range(plain.n_layers)) - seen)
         raise ValueError(
-            f"architecture {name!r} bypasses transformers' attention interface in layers {missing}: "
+            f"architecture {plain.config.model_type!r} bypasses transformers' attention interface in layers {missing}: "
             "its heads cannot be masked"
         )
-    heads = frozenset({Head(plain.n_layers // 2, 0), Head(plain.n_layers - 1, plain.n_heads - 1)})
-    base_R, masked_R = plain.losses_SR(packed, [BASE, heads])
-    _compare(base_R, own_R, tolerance, f"architecture {name!r}: packed losses against its own eager attention")
 
-    explicit_R = torch.cat([_explicit_losses(model, ids, plain, heads) for ids in rows])
-    _compare(
-        masked_R, explicit_R, tolerance, f"architecture {name!r}: masked losses against explicit uniform attention"
-    )
 
-    unshared_SR = torch.stack([base_R, masked_R])
-    return StreamedModel(model, share_trunk=_trunk_can_be_shared(model, packed, [BASE, heads], unshared_SR, tolerance))
+def _serves(candidate: StreamedModel, agrees: Callable[[StreamedModel], None], what: str) -> bool:
+    """Whether the candidate runs for the model's shapes on this device, and agrees; says why where it does not."""
+    try:
+        agrees(candidate)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, ImportError, OSError) as error:  # a compiler may be missing
+        _LOG.warning("%s is not used: %s", what, error)
+        return False
+    return True
 
 
 def _trunk_can_be_shared(
-    model: Any, packed: Pack, streams: Sequence[HeadSet], unshared_SR: torch.Tensor, tolerance: float
+    model: Any,
+    packed: Pack,
+    streams: Sequence[HeadSet],
+    expected_SR: torch.Tensor,
+    tolerance: float,
+    kernel: Kernel,
 ) -> bool:
     try:
-        shared_SR = StreamedModel(model).losses_SR(packed, streams)
+        shared_SR = StreamedModel(model, kernel=kernel).losses_SR(packed, streams)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:  # what a layer keeps from below the split does not broadcast over the streams
         return False
-    return bool(torch.isfinite(shared_SR).all() and (shared_SR - unshared_SR).abs().max() <= tolerance)
+    return bool(torch.isfinite(shared_SR).all() and (shared_SR - expected_SR).abs().max() <= tolerance)
 
 
 def _length_beyond_windows(config: Any, max_tokens: int) -> int:
@@ -98,7 +142,8 @@ def _explicit_losses(model: Any, ids_1T: torch.Tensor, streamed: StreamedModel, 
     masks = {head.layer: torch.zeros(1, streamed.n_heads, dtype=torch.bool, device=model.device) for head in heads}
     for head in heads:
         masks[head.layer][0, head.index] = True
-    with in_flight(AttentionPass([(0, ids_1T.shape[1])], masks)):
+    documents = Documents.on(model.device, [(0, ids_1T.shape[1])])
+    with in_flight(AttentionPass(documents, masks)):
         return _own_losses(model, ids_1T)
 
 
@@ -120,7 +165,7 @@ def _explicit_attention(
     positions = torch.arange(query.shape[2], device=query.device)
     visible = visible_QK(positions, positions, kwargs.get("sliding_window")).float()
     weights = (visible / visible.sum(dim=-1, keepdim=True)).to(value.dtype)
-    uniform_1HTD = weights @ value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+    uniform_1HTD = weights @ per_query_head(value, query.shape[1])
     return torch.where(masked_1H[:, None, :, None], uniform_1HTD.transpose(1, 2), out_1THD), None
 
 

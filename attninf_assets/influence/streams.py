@@ -4,16 +4,20 @@ Below the first masked layer all variants are identical, so that trunk is comput
 there on. Shapes: S streams, T tokens of the packed row, R predicted tokens, C hidden size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 
 from attninf_assets.influence.attention import NAME, AttentionPass, Recorder, in_flight
-from attninf_assets.influence.loss import predicted_R, token_losses_R
+from attninf_assets.influence.flops import ModelFlops, model_flops, peak_flops
+from attninf_assets.influence.kernels import Documents, Kernel, document_by_document, to_device
+from attninf_assets.influence.loss import LogSumExp, log_sum_exp_in_place, predicted_R, token_losses_R
 from attninf_assets.influence.masking import HeadSet, Mask, first_masked_layer, head_mask_SH
 from attninf_assets.influence.packing import Pack
+from attninf_assets.influence.pretrained import decoder_layers
 
 
 class StreamedModel:
@@ -23,7 +27,14 @@ class StreamedModel:
     projection cannot be found.
     """
 
-    def __init__(self, model: Any, *, share_trunk: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        share_trunk: bool = True,
+        kernel: Kernel = document_by_document,
+        log_sum_exp: LogSumExp = log_sum_exp_in_place,
+    ) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
         self.n_layers: int = self.config.num_hidden_layers
@@ -35,12 +46,29 @@ class StreamedModel:
                 f"architecture {self.config.model_type!r}: found no base model below its vocabulary projection"
             )
         self.share_trunk = share_trunk
-        self._layers = _decoder_layers(model, self.n_layers)
+        self.kernel = kernel
+        self._log_sum_exp = log_sum_exp
+        self._layers = decoder_layers(model)
+        self._head_masks = lru_cache(maxsize=8)(self._new_head_masks)  # made anew, each would wait for the device
         model.set_attn_implementation(NAME)
 
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @cached_property
+    def flops(self) -> ModelFlops:
+        """What a pass of this model has to compute."""
+        return model_flops(self.model, list(self._layers))
+
+    @property
+    def peak_flops(self) -> float:
+        """FLOP/s of a matrix product on this model's device, in its type; measured once in a process."""
+        return peak_flops(self.device, self.model.dtype)
+
+    def useful_flops(self, pack: Pack, streams: Sequence[HeadSet]) -> float:
+        """FLOPs that the losses of the pack under the streams cannot do without."""
+        return self.flops.of(pack.lengths, streams, n_predicted=pack.n_tokens, share_trunk=self.share_trunk)
 
     @torch.inference_mode()
     def hidden_STC(
@@ -53,19 +81,16 @@ class StreamedModel:
         on_pass: Callable[[AttentionPass], None] | None = None,
     ) -> torch.Tensor:
         """Last hidden states of the packed row under every stream."""
-        masks = {
-            layer: mask_SH
-            for layer in sorted({head.layer for heads in streams for head in heads})
-            if (mask_SH := self._head_mask(list(streams), layer)) is not None
-        }
-        ids_ST = pack.input_ids_T.to(self.device)[None]
+        ids_ST = to_device(pack.input_ids_T, self.device)[None]
         split_at = first_masked_layer(streams) if self.share_trunk else None
         if split_at is None:
             ids_ST = ids_ST.expand(len(streams), -1)
-        attention_pass = AttentionPass(pack.bounds, masks, mask, recorder)
+        attention_pass = AttentionPass(
+            Documents.on(self.device, pack.bounds), self._head_masks(tuple(streams)), mask, self.kernel, recorder
+        )
         with in_flight(attention_pass), self._repeat_before(split_at, len(streams)):
             out = self.model.base_model(
-                input_ids=ids_ST, position_ids=pack.position_ids_T.to(self.device)[None], use_cache=False
+                input_ids=ids_ST, position_ids=to_device(pack.position_ids_T, self.device)[None], use_cache=False
             )
         if on_pass is not None:
             on_pass(attention_pass)
@@ -74,24 +99,31 @@ class StreamedModel:
     @torch.inference_mode()
     def losses_SR(self, pack: Pack, streams: Sequence[HeadSet], *, mask: Mask = "uniform") -> torch.Tensor:
         """Cross-entropy in nats of every token of the packed windows under every stream, float32."""
-        rows_R, targets_R = pack.predicting_rows_R.to(self.device), pack.targets_R.to(self.device)
+        rows_R, targets_R = (to_device(x, self.device) for x in (pack.predicting_rows_R, pack.targets_R))
         hidden_STC = self.hidden_STC(pack, streams, mask=mask)
-        return torch.stack([token_losses_R(hidden[rows_R], targets_R, self.model) for hidden in hidden_STC])
+        return torch.stack([self._token_losses_R(hidden[rows_R], targets_R) for hidden in hidden_STC])
 
     @torch.inference_mode()
     def answers_SR(
         self, pack: Pack, rows_R: torch.Tensor, streams: Sequence[HeadSet], *, mask: Mask = "uniform"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(losses [S, R] float32, correct [S, R] bool) of the tokens that the given positions of the row predict."""
-        rows_R = rows_R.to(self.device)
-        targets_R = pack.input_ids_T.to(self.device)[rows_R + 1]
-        hidden_SRC = self.hidden_STC(pack, streams, mask=mask)[:, rows_R]
-        losses = torch.stack([token_losses_R(hidden, targets_R, self.model) for hidden in hidden_SRC])
+        targets_R = to_device(pack.input_ids_T[rows_R + 1], self.device)
+        hidden_SRC = self.hidden_STC(pack, streams, mask=mask)[:, to_device(rows_R, self.device)]
+        losses = torch.stack([self._token_losses_R(hidden, targets_R) for hidden in hidden_SRC])
         correct = torch.stack([predicted_R(hidden, self.model) == targets_R for hidden in hidden_SRC])
         return losses, correct
 
-    def _head_mask(self, streams: list[HeadSet], layer: int) -> torch.Tensor | None:
-        return head_mask_SH(streams, layer=layer, n_heads=self.n_heads, device=self.device)
+    def _token_losses_R(self, hidden_RC: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
+        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self._log_sum_exp)
+
+    def _new_head_masks(self, streams: tuple[HeadSet, ...]) -> Mapping[int, torch.Tensor]:
+        layers = sorted({head.layer for heads in streams for head in heads})
+        masks = {
+            layer: head_mask_SH(list(streams), layer=layer, n_heads=self.n_heads, device=self.device)
+            for layer in layers
+        }
+        return {layer: mask_SH for layer, mask_SH in masks.items() if mask_SH is not None}
 
     @contextmanager
     def _repeat_before(self, layer: int | None, n_streams: int) -> Iterator[None]:
@@ -110,10 +142,3 @@ class StreamedModel:
             yield
         finally:
             handle.remove()
-
-
-def _decoder_layers(model: Any, n_layers: int) -> torch.nn.ModuleList:
-    for module in model.base_model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers:
-            return module
-    raise ValueError(f"architecture {model.config.model_type!r}: found no list of its {n_layers} decoder layers")

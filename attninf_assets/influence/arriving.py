@@ -1,0 +1,39 @@
+"""Results on their way from the device to the host, so that the device already has its next work when they are read."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+
+class Arriving:
+    """A tensor's values, copied to the host behind the work that makes them; reading them waits for that work only."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._ready: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._host.copy_(values, non_blocking=True)
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+        else:
+            self._host = values.cpu()
+
+    def numpy(self) -> np.ndarray:
+        """The values, once they are there."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return self._host.numpy()
+
+
+def one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each handed out when the next has been made: what it started is at work meanwhile."""
+    held: list[T] = []
+    for item in items:
+        held.append(item)
+        if len(held) > 1:
+            yield held.pop(0)
+    yield from held

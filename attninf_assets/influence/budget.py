@@ -1,0 +1,138 @@
+"""How many tokens a device computes at once: halved where its memory runs out, and remembered for the next run."""
+
+import gc
+import hashlib
+import json
+import os
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# What allocators other than CUDA's say, and CUDA's libraries about their own workspaces: plain RuntimeErrors.
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BudgetHalved:
+    """One report: the device's memory did not hold the tokens tried at once."""
+
+    device: str
+    tried: int  # tokens
+    tokens: int  # of the budget from now on
+
+    def __str__(self) -> str:
+        return f"{self.device} ran out of memory at {self.tried:,} tokens at once: going on with {self.tokens:,}"
+
+
+class TokenBudget:
+    """Tokens computed at once, start tokens included, on one device for one model and window.
+
+    With `memory`, a directory, a halving is kept there under `of` (what the budget is for), and the next budget made
+    for the same starts from it. Delete the file to forget.
+    """
+
+    def __init__(self, tokens: int, *, memory: Path | None = None, of: Mapping[str, str | int] | None = None) -> None:
+        self._of = dict(of or {})
+        self._file = None if memory is None else memory / f"{_digest(self._of)}.json"
+        self.tokens = tokens
+        if self._file is not None and self._file.exists():
+            self.tokens = min(tokens, _remembered(self._file))
+
+    def halve(self, tried: int, *, device: torch.device) -> BudgetHalved:
+        """From now on, and in later runs, half of the tokens tried."""
+        self.tokens = max(1, tried // 2)
+        halved = BudgetHalved(str(device), tried, self.tokens)
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._file.with_suffix(f".{uuid.uuid4().hex}.tmp")
+            temporary.write_text(json.dumps(self._of | {"token_budget": self.tokens}, indent=1))
+            os.replace(temporary, self._file)
+        return halved
+
+
+def in_budget(
+    items: Iterable[Item],
+    work: Callable[[list[Item]], Result],
+    *,
+    size: Callable[[Item], int],
+    budget: TokenBudget,
+    device: torch.device,
+    on_halved: Callable[[BudgetHalved], None],
+) -> Iterator[Result]:
+    """What `work` returns for consecutive items whose sizes together stay within the budget; an item above it is alone.
+
+    Where the device's memory runs out, the budget is halved and the same items are tried again in smaller batches:
+    every item is worked on exactly once. Raises what `work` raised where a single item does not fit.
+    """
+    waiting = deque(items)
+    while waiting:
+        batch = _take(waiting, size, budget.tokens)
+        result, error = _attempt(work, batch)
+        if error is None:
+            yield result  # type: ignore[misc]
+            continue
+        tried = sum(map(size, batch))
+        if len(batch) == 1:
+            raise torch.OutOfMemoryError(
+                f"{device}: {tried:,} tokens, which cannot be computed in parts, do not fit into the device's memory "
+                f"beside the model: free the device, lower max_tokens or use a smaller model ({error})"
+            )
+        waiting.extendleft(reversed(batch))
+        on_halved(budget.halve(tried, device=device))
+        _release(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that a device, or the host, could not give the memory asked for."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _take(waiting: deque[Item], size: Callable[[Item], int], tokens: int) -> list[Item]:
+    batch = [waiting.popleft()]
+    used = size(batch[0])
+    while waiting and used + size(waiting[0]) <= tokens:
+        used += size(waiting[0])
+        batch.append(waiting.popleft())
+    return batch
+
+
+def _attempt(work: Callable[[list[Item]], Result], batch: list[Item]) -> tuple[Result | None, str | None]:
+    """The result, or the words of an out-of-memory error; its traceback, which holds on to tensors, is let go."""
+    try:
+        return work(batch), None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None, str(error).partition("\n")[0]
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _digest(of: Mapping[str, str | int]) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _remembered(file: Path) -> int:
+    tokens = json.loads(file.read_text())["token_budget"]
+    if not isinstance(tokens, int) or tokens < 1:
+        raise ValueError(f"{file}: token_budget is {tokens!r}, not a number of tokens; delete the file to forget it")
+    return tokens

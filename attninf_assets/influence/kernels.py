@@ -1,0 +1,142 @@
+"""Causal attention over documents packed back to back, by whichever kernel the device has for it.
+
+Every kernel computes the same: each document attends to itself alone, causally, within its layer's window, with softcap
+and attention sinks where the architecture has them. Shapes: S streams, H query heads, K key/value heads, T tokens of
+the row, L tokens of one document, D head dimension, N documents, X = S x T.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
+_QUERY_BLOCK = 256  # rows of explicit logits held at once where no fused kernel can express them
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of a packed row begin and end, on the host and on the device."""
+
+    bounds: Sequence[tuple[int, int]]  # [start, end), without gaps
+    offsets: torch.Tensor  # int32 [N + 1] on the device: the starts, and the end of the row
+
+    @classmethod
+    def on(cls, device: torch.device, bounds: Sequence[tuple[int, int]]) -> "Documents":
+        """The documents with their offsets on `device`; the copy does not wait for the device."""
+        offsets = torch.tensor([start for start, _ in bounds] + [bounds[-1][1]], dtype=torch.int32)
+        return cls(bounds, to_device(offsets, device))
+
+    @property
+    def longest(self) -> int:
+        return max(end - start for start, end in self.bounds)
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What a layer's attention logits are made of beside q·k."""
+
+    scale: float
+    window: int | None = None  # positions a query reaches back to, its own included
+    softcap: float | None = None
+    sinks_H: torch.Tensor | None = None
+
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents, Logits], torch.Tensor]
+
+
+def document_by_document(
+    q_SHTD: torch.Tensor, k_SKTD: torch.Tensor, v_SKTD: torch.Tensor, documents: Documents, logits: Logits
+) -> torch.Tensor:
+    """One call a document, on any device; [S, H, T, D] out."""
+    out_SHTD = q_SHTD.new_empty(*q_SHTD.shape[:3], v_SKTD.shape[-1])
+    for start, end in documents.bounds:
+        q, k, v = q_SHTD[:, :, start:end], k_SKTD[:, :, start:end], v_SKTD[:, :, start:end]
+        out_SHTD[:, :, start:end] = _attend(q, k, v, logits)
+    return out_SHTD
+
+
+def variable_length(
+    q_SHTD: torch.Tensor, k_SKTD: torch.Tensor, v_SKTD: torch.Tensor, documents: Documents, logits: Logits
+) -> torch.Tensor:
+    """All documents and streams in one call of the variable-length flash kernel (CUDA, 16-bit); [S, H, T, D] out.
+
+    It takes no softcap: such layers go document by document. Attention sinks are a logit whose value is zero, so they
+    shrink a head's output by the share of the weight that they draw: sigmoid(log-sum-exp - sink).
+    """
+    if logits.softcap is not None:
+        return document_by_document(q_SHTD, k_SKTD, v_SKTD, documents, logits)
+    n_streams, _, n_tokens, _ = q_SHTD.shape
+    starts = torch.arange(n_streams, device=q_SHTD.device, dtype=torch.int32)[:, None] * n_tokens
+    ends = documents.offsets.new_full((1,), n_streams * n_tokens)
+    offsets = torch.cat([(documents.offsets[None, :-1] + starts).flatten(), ends])
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_SHTD, k_SKTD, v_SKTD))
+    reach = -1 if logits.window is None else logits.window - 1
+    out, lse_HX = varlen_attn(
+        q,
+        k,
+        v,
+        offsets,
+        offsets,
+        documents.longest,
+        documents.longest,
+        scale=logits.scale,
+        window_size=(reach, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+        return_aux=AuxRequest(lse=True),
+        num_splits=1,  # the same sums whatever else is in the row
+    )
+    if logits.sinks_H is not None:
+        kept_HX = torch.sigmoid(lse_HX.float() - logits.sinks_H.float()[:, None])
+        out = (out.float() * kept_HX.T[:, :, None]).to(out.dtype)
+    return out.unflatten(0, (n_streams, n_tokens)).transpose(1, 2)
+
+
+def kernels_for(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
+    """The kernels that may serve there, the fastest first; the last serves everywhere."""
+    fused = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    return [variable_length, document_by_document] if fused else [document_by_document]
+
+
+def visible_QK(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Boolean [Q, K]: which key positions each query position of the same document may attend to."""
+    distance = queries_Q[:, None] - keys_K[None, :]
+    visible = distance >= 0
+    return visible if window is None else visible & (distance < window)
+
+
+def per_query_head(x_SKLD: torch.Tensor, n_heads: int) -> torch.Tensor:
+    """Key/value heads repeated so that there is one per query head."""
+    return x_SKLD.repeat_interleave(n_heads // x_SKLD.shape[1], dim=1)
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A host tensor on the device; a CUDA device is not waited for."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def _attend(q_SHLD: torch.Tensor, k_SKLD: torch.Tensor, v_SKLD: torch.Tensor, logits: Logits) -> torch.Tensor:
+    """Causal attention inside one document; the fused kernel wherever it can express the logits."""
+    length, n_heads = q_SHLD.shape[2], q_SHLD.shape[1]
+    window = None if logits.window is None or logits.window >= length else logits.window
+    if window is None and logits.softcap is None and logits.sinks_H is None:
+        fused: dict[str, Any] = {"is_causal": True, "scale": logits.scale, "enable_gqa": n_heads != k_SKLD.shape[1]}
+        return F.scaled_dot_product_attention(q_SHLD, k_SKLD, v_SKLD, **fused)
+    k_SHLD, v_SHLD = (per_query_head(x, n_heads) for x in (k_SKLD, v_SKLD))
+    blocks = []
+    for row in range(0, length, _QUERY_BLOCK):
+        end = min(row + _QUERY_BLOCK, length)
+        first = 0 if window is None else max(0, row - window + 1)
+        block = (q_SHLD[:, :, row:end] @ k_SHLD[:, :, first:end].transpose(2, 3)).float() * logits.scale
+        if logits.softcap is not None:
+            block = logits.softcap * torch.tanh(block / logits.softcap)
+        positions = torch.arange(first, end, device=block.device)
+        block = block.masked_fill(~visible_QK(positions[row - first :], positions, window), -torch.inf)
+        if logits.sinks_H is not None:
+            sink = logits.sinks_H.float().reshape(1, -1, 1, 1).expand(*block.shape[:3], 1)
+            block = torch.cat([block, sink], dim=-1)
+        weights = block.softmax(dim=-1)[..., : end - first].to(v_SHLD.dtype)
+        blocks.append(weights @ v_SHLD[:, :, first:end])
+    return torch.cat(blocks, dim=2)

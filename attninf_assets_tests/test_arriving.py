@@ -1,0 +1,31 @@
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attninf_assets.influence.arriving import Arriving, one_behind
+
+
+@given(items=st.lists(st.integers() | st.none()))
+def test_the_same_items_come_in_the_same_order(items: list[int | None]) -> None:
+    assert list(one_behind(items)) == items
+
+
+def test_the_next_item_is_made_before_one_is_handed_out() -> None:
+    events: list[str] = []
+
+    def made() -> Iterator[int]:
+        for number in range(3):
+            events.append(f"made {number}")
+            yield number
+
+    for number in one_behind(made()):
+        events.append(f"used {number}")
+    assert events == ["made 0", "made 1", "used 0", "made 2", "used 1", "used 2"]
+
+
+def test_values_arrive_as_they_are() -> None:
+    values = torch.tensor([[1.5, -2.0], [0.0, 3.25]])
+    np.testing.assert_array_equal(Arriving(values).numpy(), values.numpy())

@@ -1,0 +1,62 @@
+import shutil
+from typing import Any
+
+import pytest
+import torch
+
+from attninf_assets.influence import selfcheck
+from attninf_assets.influence.fusion import fuse, fused_log_sum_exp, unfuse
+from attninf_assets.influence.masking import BASE, Head
+from attninf_assets.influence.packing import Window, pack
+from attninf_assets.influence.selfcheck import verified
+from attninf_assets_tests.tiny_models import tiny_model
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+STREAMS = [BASE, frozenset({Head(1, 0)})]
+
+
+def packs(*lengths: int) -> Any:
+    ids = torch.randint(3, 400, (99,), generator=torch.Generator().manual_seed(0)).tolist()
+    return pack([Window(n, ids[:length]) for n, length in enumerate(lengths)], start_token=1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_a_fused_model_has_the_losses_of_the_plain_one_at_any_length(name: str) -> None:
+    plain = verified(tiny_model(name), start_token=1, max_tokens=64)
+    fused = verified(tiny_model(name), start_token=1, max_tokens=64, fusing=True)
+    assert any(m._compiled_call_impl is not None for m in fused.model.modules())
+    for packed in (packs(9, 30), packs(2), packs(50, 11, 3)):
+        torch.testing.assert_close(
+            fused.losses_SR(packed, STREAMS), plain.losses_SR(packed, STREAMS), atol=1e-4, rtol=0
+        )
+
+
+@needs_compiler
+def test_the_fused_log_sum_exp_is_the_log_sum_exp_and_leaves_the_logits_alone() -> None:
+    logits = 30 * torch.randn(7, 50)
+    before = logits.clone()
+    torch.testing.assert_close(fused_log_sum_exp()(logits), before.double().logsumexp(-1).float())
+    assert torch.equal(logits, before)
+
+
+def test_norms_and_feed_forward_blocks_are_found_and_released() -> None:
+    model = tiny_model("llama")
+    assert fuse(model) == 3 * 3 + 1, "two norms and a block a layer, and the last norm"
+    unfuse(model)
+    assert all(m._compiled_call_impl is None for m in model.modules())
+    assert fuse(tiny_model("opt")) == 0
+
+
+def test_where_compiling_fails_the_model_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_compiler(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found")
+
+    monkeypatch.setattr(selfcheck, "fused_log_sum_exp", lambda: no_compiler)
+    monkeypatch.setattr(selfcheck, "fuse", lambda _: 1)
+    model = verified(tiny_model("llama"), start_token=1, max_tokens=64, fusing=True)
+    assert "fusing norms and activations is not used: InvalidCxxCompiler" in caplog.text
+    expected = verified(tiny_model("llama"), start_token=1, max_tokens=64).losses_SR(packs(5), STREAMS)
+    torch.testing.assert_close(model.losses_SR(packs(5), STREAMS), expected)

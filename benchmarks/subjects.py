@@ -1,0 +1,110 @@
+"""What the engine's benchmarks run on: the sample model on real documents, or a shape with random weights."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from attninf_assets.influence.engine import TOKEN_BUDGET
+from attninf_assets.influence.masking import Head
+from attninf_assets.influence.pretrained import choose_device, choose_numeric_class, load_model, load_tokenizer
+
+WINDOW = 4096
+START = 1
+_SHAPES = {
+    "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4},
+    "1.7b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32},
+}
+_VOCABULARY = 49_152
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on its device, the heads to mask, and documents as token ids."""
+
+    model: Any
+    heads: Sequence[Head]
+    documents: Sequence[Sequence[int]]
+    device: torch.device
+    token_budget: int
+    fusing: bool
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(map(len, self.documents))
+
+    def __str__(self) -> str:
+        config = self.model.config
+        return (
+            f"{config.model_type}, {self.n_tokens:,} tokens in {len(self.documents)} documents, "
+            f"{self.device}, {self.model.dtype}, {torch.get_num_threads()} threads, "
+            f"budget {self.token_budget:,} tokens, "
+            f"first masked layer {min(self.heads).layer} of {config.num_hidden_layers}"
+        )
+
+
+def add_arguments(arguments: argparse.ArgumentParser, *, documents: int) -> None:
+    """What every benchmark of the engine may be told."""
+    arguments.add_argument("--model", type=Path, help="a pinned model; default: the sample model")
+    arguments.add_argument("--shape", choices=sorted(_SHAPES), help="random weights of this shape instead")
+    arguments.add_argument("--device", default=str(choose_device()))
+    arguments.add_argument("--documents", type=int, default=documents)
+    arguments.add_argument(
+        "--fuse", action=argparse.BooleanOptionalAction, help="compile norms and activations; default: on CUDA"
+    )
+    arguments.add_argument("--token-budget", type=int, help="default: the engine's for the device")
+
+
+def chosen_subject(chosen: argparse.Namespace) -> Subject:
+    """The model and documents asked for."""
+    device = torch.device(chosen.device)
+    if chosen.shape is not None:
+        model, documents = random_model(chosen.shape, device), random_documents(chosen.documents)
+    else:
+        model, documents = _sample(chosen.model, chosen.documents, device)
+    budget = chosen.token_budget or TOKEN_BUDGET[device.type]
+    fusing = device.type == "cuda" if chosen.fuse is None else chosen.fuse
+    return Subject(model, upper_heads(model.config), documents, device, budget, fusing)
+
+
+def random_model(shape: str, device: torch.device, *, vocabulary: int = _VOCABULARY) -> Any:
+    """A Llama of this shape, its weights random by seed 0, in the device's numeric class."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**_SHAPES[shape], vocab_size=vocabulary, max_position_embeddings=8192)
+    dtype = getattr(torch, choose_numeric_class(device))
+    with torch.device(device):
+        return LlamaForCausalLM(config).to(dtype=dtype).eval()
+
+
+def random_documents(n_documents: int) -> list[list[int]]:
+    """Random tokens in documents of real lengths: log-normal around a median of 600 tokens, 4,096 at most."""
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(rng.lognormal(math.log(600), 0.9, n_documents).astype(int) + 1, WINDOW)
+    return [rng.integers(3, _VOCABULARY, n).tolist() for n in lengths]
+
+
+def upper_heads(config: Any) -> list[Head]:
+    """5 % of all heads, from 57 % of the depth up, where the sample model's retrieval heads begin."""
+    n = math.ceil(config.num_hidden_layers * config.num_attention_heads / 20)
+    first = round(0.567 * config.num_hidden_layers)
+    layers = range(first, config.num_hidden_layers)
+    return [Head(layers[i % len(layers)], (i * 7) % config.num_attention_heads) for i in range(n)]
+
+
+def windows_of(document: Sequence[int]) -> list[Sequence[int]]:
+    """Consecutive windows of at most `WINDOW` tokens."""
+    return [document[start : start + WINDOW] for start in range(0, len(document), WINDOW)]
+
+
+def _sample(directory: Path | None, n_documents: int, device: torch.device) -> tuple[Any, list[list[int]]]:
+    from benchmarks.sample import sample_model_directory, sample_texts  # noqa: PLC0415, not needed with a --shape
+
+    directory = directory or sample_model_directory()
+    tokenized = load_tokenizer(directory)(sample_texts()[:n_documents], add_special_tokens=False)["input_ids"]
+    return load_model(directory, numeric_class=choose_numeric_class(device), device=device), tokenized
