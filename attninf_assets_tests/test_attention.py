@@ -81,6 +81,16 @@ def varlen_by_definition(
     return out, lse_HX
 
 
+def varlen_of_old(
+    *tensors: Any, scale: float, window_size: tuple[int, int], return_aux: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same before it knew key/value heads shared by query heads."""
+    assert tensors[0].shape[1] == tensors[1].shape[1]
+    return varlen_by_definition(
+        *tensors, scale=scale, window_size=window_size, enable_gqa=False, return_aux=return_aux, num_splits=1
+    )
+
+
 def slowly(
     case: Case,
     bounds: list[tuple[int, int]],
@@ -152,8 +162,12 @@ def test_packed_attention_equals_the_definition_row_by_row(
     expected = slowly(case, bounds, masked=masked_SH, mask=mask, **kwargs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "_QUERY_BLOCK", block)
-        patch.setattr(kernels, "varlen_attn", varlen_by_definition)
-        for kernel in (document_by_document, variable_length):
+        for kernel, varlen in [
+            (document_by_document, None),
+            (variable_length, varlen_by_definition),
+            (variable_length, varlen_of_old),
+        ]:
+            patch.setattr(kernels, "varlen_attn", varlen)
             found = run(case, bounds, masked=masked_SH, mask=mask, kernel=kernel, **kwargs)
             torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 

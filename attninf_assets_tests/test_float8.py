@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attninf_assets.influence import selfcheck
 from attninf_assets.influence.float8 import Float8Linear, quantized, to_float8
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, pack
@@ -63,11 +64,9 @@ def test_a_model_in_float8_is_verified_and_stays_near_bfloat16(name: str) -> Non
     streams = [BASE, frozenset({Head(1, 0)})]
     plain = verified(tiny_model(name).bfloat16(), start_token=1, max_tokens=64).losses_SR(packed, streams)
     model = tiny_model(name).bfloat16()
-    layers = next(m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
-    to_float8(model, layers)
+    found = verified(model, start_token=1, max_tokens=64, float8=True).losses_SR(packed, streams)
     assert any(isinstance(m, Float8Linear) for m in model.modules())
     assert not isinstance(model.get_output_embeddings(), Float8Linear)
-    found = verified(model, start_token=1, max_tokens=64).losses_SR(packed, streams)
     assert not torch.equal(found, plain)
     assert (found.mean(dim=1) - plain.mean(dim=1)).abs().max() < 0.2
 
@@ -86,3 +85,9 @@ def test_a_device_without_float8_is_refused_by_name(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(type(model), "device", PropertyMock(return_value=torch.device("mps")))
     with pytest.raises(ValueError, match="numeric_class float8: device mps has no float8"):
         to_float8(model, model.model.layers)
+
+
+def test_a_model_that_float8_spoils_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck, "FLOAT8_MEAN_TOLERANCE", 1e-6)
+    with pytest.raises(ValueError, match=r"'llama': in float8 tokens' losses differ by .* use numeric_class bfloat16"):
+        verified(tiny_model("llama").bfloat16(), start_token=1, max_tokens=64, float8=True)

@@ -11,6 +11,7 @@ from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.selfcheck import verified
 from attninf_assets_tests.tiny_models import tiny_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # torch.compile's own
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 STREAMS = [BASE, frozenset({Head(1, 0)})]
 

@@ -5,6 +5,7 @@ from itertools import repeat
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,13 +13,15 @@ from attninf_assets.influence.budget import BudgetHalved, TokenBudget
 from attninf_assets.influence.masking import Head
 from attninf_assets.influence.progress import Progress
 from attninf_assets.influence.scoring import (
+    SCORE_TOLERANCE,
     DocumentScore,
     Text,
     attention_influence_score,
     score_documents,
     tokenized_chunks,
 )
-from attninf_assets.influence.selector import Selector
+from attninf_assets.influence.selector import NUMERIC_CLASSES, NumericClass, Selector
+from attninf_assets.influence.selfcheck import verified
 from attninf_assets.influence.streams import StreamedModel
 from attninf_assets_tests import oracle
 from attninf_assets_tests.tiny_models import sentences, tiny_model, tiny_tokenizer
@@ -39,14 +42,21 @@ def streamed(name: str = "mistral") -> StreamedModel:
     return StreamedModel(tiny_model(name))
 
 
-def scored(texts: list[str], *, token_budget: int = 100, **kwargs: Any) -> list[DocumentScore]:
+def scored(
+    texts: list[str],
+    *,
+    token_budget: int = 100,
+    model: StreamedModel | None = None,
+    budget: TokenBudget | None = None,
+    **kwargs: Any,
+) -> list[DocumentScore]:
     chunks = score_documents(
-        streamed(),
+        model or streamed(),
         tiny_tokenizer(),
         SELECTOR,
         (Text(str(number), text) for number, text in enumerate(texts)),
         start_token=1,
-        budget=TokenBudget(token_budget),
+        budget=budget or TokenBudget(token_budget),
         n_bytes=sum(len(text.encode()) for text in texts),
         **kwargs,
     )
@@ -89,6 +99,34 @@ def test_scores_equal_the_oracle_in_the_order_the_documents_came(texts: list[str
         assert score.loss_base == pytest.approx(base, abs=1e-4)
         assert score.loss_reference == pytest.approx(reference, abs=1e-4)
         assert score.score == pytest.approx(oracle.score(base, reference), abs=1e-4)
+
+
+@cache
+def in_class(name: str, numeric_class: NumericClass) -> StreamedModel:
+    model = tiny_model(name)
+    if numeric_class != "float32":
+        model = model.bfloat16()
+    return verified(model, start_token=1, max_tokens=MAX_TOKENS, float8=numeric_class == "float8")
+
+
+@pytest.mark.parametrize("numeric_class", NUMERIC_CLASSES)
+@settings(deadline=None, max_examples=8)
+@given(
+    name=st.sampled_from(["llama", "gemma2", "mistral", "qwen3"]),
+    several=st.lists(
+        st.lists(st.sampled_from(sentences()), min_size=2, max_size=6).map(" ".join), min_size=2, max_size=9
+    ),
+    budget=st.integers(60, 600),
+)
+def test_a_score_moves_within_the_stated_tolerance_whatever_it_is_batched_with(
+    numeric_class: NumericClass, name: str, several: list[str], budget: int
+) -> None:
+    model = in_class(name, numeric_class)
+    alone = [score for text in several for score in scored([text], model=model, token_budget=1)]
+    together = scored(several, model=model, token_budget=budget)
+    for one, other in zip(alone, together, strict=True):
+        assert one.score is not None
+        assert other.score == pytest.approx(one.score, abs=SCORE_TOLERANCE[numeric_class])
 
 
 @settings(deadline=None, max_examples=10)
@@ -163,6 +201,34 @@ def test_progress_ends_with_every_byte_and_every_token_done(n_documents: int) ->
     assert (last.unit, last.done, last.total) == ("bytes", n_bytes, n_bytes)
     assert last.peak_share is not None
     assert last.tokens == sum(score.n_tokens for score in found)
+
+
+def test_a_device_that_runs_out_of_memory_costs_no_document_and_changes_no_score() -> None:
+    texts = [" ".join(sentences()[n : n + 2]) for n in range(30)]
+    plain = scored(texts, token_budget=4000)
+    model = StreamedModel(tiny_model("mistral"))
+    rows: list[int] = []
+
+    def holds_at_most_150(_: torch.nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        rows.append(kwargs["input_ids"].numel())
+        if rows[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    model.model.base_model.register_forward_pre_hook(holds_at_most_150, with_kwargs=True)
+    reports: list[Progress | BudgetHalved] = []
+    budget = TokenBudget(4000)
+    found = scored(texts, model=model, budget=budget, on_progress=reports.append)
+    assert [score.key for score in found] == [score.key for score in plain]
+    for score, expected in zip(found, plain, strict=True):
+        assert score.loss_base == pytest.approx(expected.loss_base, abs=1e-4)
+        assert score.loss_reference == pytest.approx(expected.loss_reference, abs=1e-4)
+    halvings = [report for report in reports if isinstance(report, BudgetHalved)]
+    assert len(halvings) == sum(n > 150 for n in rows) > 1
+    assert budget.tokens == halvings[-1].tokens <= 150
+    assert rows[-1] > 75, "no smaller than it has to be"
+    last = reports[-1]
+    assert isinstance(last, Progress)
+    assert last.done == last.total, "progress counts every byte once"
 
 
 REAL_TEXTS = [

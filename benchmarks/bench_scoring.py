@@ -5,8 +5,8 @@ python -m benchmarks.bench_scoring --model DIR --documents 400      # a Hugging 
 python -m benchmarks.bench_scoring --shape 1.7b --device cuda       # random weights, real length distribution
 
 Needs only torch, transformers and numpy where a --shape is given. The naive way is what one would write first: two
-resident models, one document at a time, full logits. The ways take turns, and each is held against the ceiling
-measured just before and after it.
+resident models, one document at a time, full logits. The ways take turns over a few documents at a time, and the
+ceiling is measured between the turns.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,40 +32,91 @@ from attninf_assets.influence.selfcheck import verified
 from benchmarks.fidelity import fidelity
 from benchmarks.subjects import START, WINDOW, Subject, add_arguments, chosen_subject, windows_of
 
+_GROUP = 8  # documents that the ways take turns over
+
 
 def main() -> None:
     """Print the table of measurements."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(arguments, documents=24)
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--group", type=int, help="documents at a turn; default: 8, on CUDA all")
     chosen = arguments.parse_args()
     subject = chosen_subject(chosen)
     naive, fast = Naive(subject.model, subject.heads), Fast(subject)
     print(f"{subject}, kernel {fast.model.kernel.__name__}, trunk shared: {fast.model.share_trunk}", flush=True)
-    naive.scores(subject.documents[-2:])
-    fast.scores(subject.documents[-2:])
-    naive_rates, fast_rates, ceilings, scores = [], [], [], {}
+    size = chosen.group or (len(subject.documents) if subject.device.type == "cuda" else _GROUP)
+    groups = [subject.documents[n : n + size] for n in range(0, len(subject.documents), size)]
+    naive.scores(groups[-1][:2])
+    fast.scores(groups[-1][:2])
+    print(
+        "| ceiling, GFLOP/s | naive, tokens/s | fast, tokens/s | fast / naive | useful GFLOP a token | of the ceiling "
+        "| fast / naive by wall clock |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for _ in range(chosen.rounds):
-        set_thresholds(mmap=128 * 1024, trim=128 * 1024)  # glibc's defaults: the naive way leaves them alone
-        seconds, scores["naive"], _ = _timed(lambda: naive.scores(subject.documents), subject)
-        naive_rates.append(subject.n_tokens / seconds)
-        keep_freed_memory()
-        seconds, scores["fast"], ceiling = _timed(lambda: fast.scores(subject.documents), subject)
-        fast_rates.append(subject.n_tokens / seconds)
-        ceilings.append(ceiling)
-    flops = fast.flops / subject.n_tokens
-    ratios = [one / other for one, other in zip(fast_rates, naive_rates, strict=True)]
-    shares = [flops * rate / ceiling for rate, ceiling in zip(fast_rates, ceilings, strict=True)]
-    print(
-        "| ceiling, GFLOP/s | naive, tokens/s | fast, tokens/s | fast / naive | useful GFLOP a token | of the ceiling |"
-    )
-    print("|---|---|---|---|---|---|")
-    medians = [statistics.median(column) for column in (ceilings, naive_rates, fast_rates)]
-    print(
-        f"| {medians[0] / 1e9:,.0f} | {medians[1]:,.0f} | {medians[2]:,.0f} | {_range(ratios)} | {flops / 1e9:.3f} "
-        f"| {_range(shares)} |"
-    )
-    print(fidelity(scores["fast"], scores["naive"]))
+        turns = [_turn(naive, fast, group, subject) for group in groups]
+        naive_scores, fast_scores = (np.concatenate(scores) for scores in zip(*(t.scores for t in turns), strict=True))
+        seconds = {
+            name: sum(getattr(turn, name) for turn in turns) for name in ("naive", "fast", "wall_naive", "wall_fast")
+        }
+        flops, ceiling = sum(t.flops for t in turns), statistics.mean(t.ceiling for t in turns)
+        print(
+            f"| {ceiling / 1e9:,.0f} | {subject.n_tokens / seconds['naive']:,.0f} "
+            f"| {subject.n_tokens / seconds['fast']:,.0f} | {seconds['naive'] / seconds['fast']:.2f} "
+            f"| {flops / subject.n_tokens / 1e9:.3f} | {flops / seconds['fast'] / ceiling:.2f} "
+            f"| {seconds['wall_naive'] / seconds['wall_fast']:.2f} |",
+            flush=True,
+        )
+    print(fidelity(fast_scores, naive_scores))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Both ways over the same documents, one right after the other. Seconds are the device's: on the CPU those that
+    the process was given, over its threads, so that other work on the machine does not count."""
+
+    naive: float
+    fast: float
+    wall_naive: float
+    wall_fast: float
+    ceiling: float  # FLOP/s, the mean of before, between and after
+    flops: float
+    scores: tuple[np.ndarray, np.ndarray]
+
+
+def _turn(naive: "Naive", fast: "Fast", documents: Sequence[Sequence[int]], subject: Subject) -> _Turn:
+    ceilings = [_ceiling(subject)]
+    set_thresholds(mmap=128 * 1024, trim=128 * 1024)  # glibc's defaults: the naive way leaves them alone
+    naive_scores, naive_seconds, naive_wall = _timed(lambda: naive.scores(documents), subject)
+    ceilings.append(_ceiling(subject))
+    keep_freed_memory()
+    fast_scores, fast_seconds, fast_wall = _timed(lambda: fast.scores(documents), subject)
+    ceilings.append(_ceiling(subject))
+    scores = (naive_scores, fast_scores)
+    return _Turn(naive_seconds, fast_seconds, naive_wall, fast_wall, statistics.mean(ceilings), fast.flops, scores)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    product: np.ndarray = (a @ b).numpy()
+    return product
+
+
+def _timed(work: Callable[[], np.ndarray], subject: Subject) -> tuple[np.ndarray, float, float]:
+    """The result, seconds of the device and seconds on the wall; the work ends with numbers on the host."""
+    wall, processor = time.perf_counter(), time.process_time()
+    result = work()
+    elapsed = time.perf_counter() - wall
+    return result, time.process_time() - processor if subject.device.type == "cpu" else elapsed, elapsed
+
+
+def _ceiling(subject: Subject) -> float:
+    """FLOP/s of a large square matrix product, by the same clock as the ways."""
+    if subject.device.type != "cpu":
+        return measured_peak(subject.device, subject.model.dtype)
+    a, b = (torch.randn(1536, 1536) for _ in range(2))
+    _, *seconds = [_timed(partial(_product, a, b), subject)[1] for _ in range(6)]
+    return 2 * 1536**3 / statistics.median(seconds)
 
 
 class Naive:
@@ -96,7 +149,13 @@ class Fast:
     """The engine: packed, trunk shared, losses from tiles of the vocabulary."""
 
     def __init__(self, subject: Subject) -> None:
-        self.model = verified(copy.deepcopy(subject.model), start_token=START, max_tokens=WINDOW, fusing=subject.fusing)
+        self.model = verified(
+            copy.deepcopy(subject.model),
+            start_token=START,
+            max_tokens=WINDOW,
+            fusing=subject.fusing,
+            float8=subject.float8,
+        )
         self.streams = [BASE, frozenset(subject.heads)]
         self.budget = TokenBudget(subject.token_budget)
         self.flops = 0.0  # useful ones of the latest pass over the documents
@@ -124,19 +183,6 @@ class Fast:
             for window, part in zip(done, np.split(losses_SR.numpy().astype(float), ends, axis=1), strict=True):
                 losses_SN[:, window.document] += part.sum(axis=1)
         return (losses_SN[1] - losses_SN[0]) / losses_SN[0]
-
-
-def _timed(work: Callable[[], np.ndarray], subject: Subject) -> tuple[float, np.ndarray, float]:
-    """Seconds, result, and the mean of the ceilings measured just before and just after, FLOP/s."""
-    before = measured_peak(subject.device, subject.model.dtype)
-    started = time.perf_counter()
-    result = work()  # ends with numbers on the host: the device is done
-    seconds = time.perf_counter() - started
-    return seconds, result, (before + measured_peak(subject.device, subject.model.dtype)) / 2
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The sample model and the sample corpus's texts, for benchmarks on real documents."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from attninf_assets.corpus.config import discover_shards, load_corpus_config
@@ -22,6 +23,12 @@ def sample_model_directory() -> Path:
             pin_model(str(fetch_sample_model(_DIRECTORY / "model")), converted)
             converted.rename(pinned)
     return pinned
+
+
+def sample_documents() -> Iterator[str]:
+    """Texts of the sample corpus as they are read, shard by shard."""
+    for shard in discover_shards(load_corpus_config(gather_sample_corpus(_DIRECTORY / "corpus"))):
+        yield from (row.text for row in read_shard(shard) if isinstance(row, Document))
 
 
 def sample_texts() -> list[str]:

@@ -34,6 +34,7 @@ class Subject:
     device: torch.device
     token_budget: int
     fusing: bool
+    float8: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -58,6 +59,7 @@ def add_arguments(arguments: argparse.ArgumentParser, *, documents: int) -> None
     arguments.add_argument(
         "--fuse", action=argparse.BooleanOptionalAction, help="compile norms and activations; default: on CUDA"
     )
+    arguments.add_argument("--float8", action="store_true", help="matrix products in float8")
     arguments.add_argument("--token-budget", type=int, help="default: the engine's for the device")
 
 
@@ -70,7 +72,7 @@ def chosen_subject(chosen: argparse.Namespace) -> Subject:
         model, documents = _sample(chosen.model, chosen.documents, device)
     budget = chosen.token_budget or TOKEN_BUDGET[device.type]
     fusing = device.type == "cuda" if chosen.fuse is None else chosen.fuse
-    return Subject(model, upper_heads(model.config), documents, device, budget, fusing)
+    return Subject(model, upper_heads(model.config), documents, device, budget, fusing, chosen.float8)
 
 
 def random_model(shape: str, device: torch.device, *, vocabulary: int = _VOCABULARY) -> Any:

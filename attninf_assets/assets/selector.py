@@ -122,7 +122,9 @@ class HeadConfig(dg.Config):
         default=MAX_TOKENS, description="Tokens of a window of a long document; bounded by the model's context."
     )
     numeric_class: Literal["auto", "float32", "bfloat16", "float8"] = Field(
-        default="auto", description="Of weights and activations. auto: bfloat16 on CUDA, float32 elsewhere."
+        default="auto",
+        description="Of weights and activations. auto: bfloat16 on CUDA, float32 elsewhere. float8 (Hopper): only "
+        "after `benchmarks.bench_fidelity` has shown that your selector's ranking survives it.",
     )
 
 

@@ -67,7 +67,13 @@ def load_engine(
     of: dict[str, str | int] = {"device": _device_name(device), "model": directory.name, "window": window}
     of["numeric_class"] = numeric_class
     return Engine(
-        model=verified(model, start_token=token, max_tokens=window, fusing=device.type == "cuda"),
+        model=verified(
+            model,
+            start_token=token,
+            max_tokens=window,
+            float8=numeric_class == "float8",
+            fusing=device.type == "cuda",
+        ),
         tokenizer=tokenizer,
         start_token=token,
         start_token_name=name,

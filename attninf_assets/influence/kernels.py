@@ -5,8 +5,10 @@ and attention sinks where the architecture has them. Shapes: S streams, H query 
 the row, L tokens of one document, D head dimension, N documents, X = S x T.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -68,12 +70,17 @@ def variable_length(
     """
     if logits.softcap is not None:
         return document_by_document(q_SHTD, k_SKTD, v_SKTD, documents, logits)
-    n_streams, _, n_tokens, _ = q_SHTD.shape
+    n_streams, n_heads, n_tokens, _ = q_SHTD.shape
     starts = torch.arange(n_streams, device=q_SHTD.device, dtype=torch.int32)[:, None] * n_tokens
     ends = documents.offsets.new_full((1,), n_streams * n_tokens)
     offsets = torch.cat([(documents.offsets[None, :-1] + starts).flatten(), ends])
+    takes = _parameters(varlen_attn)
+    newer: dict[str, Any] = {"num_splits": 1} if "num_splits" in takes else {}  # the same sums whatever the row holds
+    if "enable_gqa" in takes:
+        newer["enable_gqa"] = n_heads != k_SKTD.shape[1]
+    else:
+        k_SKTD, v_SKTD = per_query_head(k_SKTD, n_heads), per_query_head(v_SKTD, n_heads)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_SHTD, k_SKTD, v_SKTD))
-    reach = -1 if logits.window is None else logits.window - 1
     out, lse_HX = varlen_attn(
         q,
         k,
@@ -83,10 +90,9 @@ def variable_length(
         documents.longest,
         documents.longest,
         scale=logits.scale,
-        window_size=(reach, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
+        window_size=(-1 if logits.window is None else logits.window - 1, 0),
         return_aux=AuxRequest(lse=True),
-        num_splits=1,  # the same sums whatever else is in the row
+        **newer,
     )
     if logits.sinks_H is not None:
         kept_HX = torch.sigmoid(lse_HX.float() - logits.sinks_H.float()[:, None])
@@ -115,6 +121,12 @@ def per_query_head(x_SKLD: torch.Tensor, n_heads: int) -> torch.Tensor:
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A host tensor on the device; a CUDA device is not waited for."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """The parameters a function takes: torch's kernel learnt some of them after 2.11."""
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _attend(q_SHLD: torch.Tensor, k_SKLD: torch.Tensor, v_SKLD: torch.Tensor, logits: Logits) -> torch.Tensor:

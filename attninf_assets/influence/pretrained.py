@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from attninf_assets.influence.float8 import to_float8
 from attninf_assets.influence.selector import NumericClass
 
 _TOKENIZER_FILES = (
@@ -76,11 +75,9 @@ def digest_model(directory: Path) -> ModelDigests:
 
 
 def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:
-    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class; in float8 those of its
-    layers' matrix products, in bfloat16 all others.
+    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class; for float8 in bfloat16.
 
-    Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers, and
-    where the device or the architecture has no float8.
+    Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers.
     """
     model, loading = AutoModelForCausalLM.from_pretrained(
         directory,
@@ -91,10 +88,7 @@ def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.de
         output_loading_info=True,
     )
     _refuse_missing(loading, directory)
-    model = model.to(device).eval()
-    if numeric_class == "float8":
-        to_float8(model, decoder_layers(model))
-    return model
+    return model.to(device).eval()
 
 
 def decoder_layers(model: Any) -> torch.nn.ModuleList:

@@ -1,6 +1,6 @@
 """Attention influence scores: how much each document's loss rises when the retrieval heads are masked."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from attninf_assets.influence.masking import BASE
 from attninf_assets.influence.packing import Window, cut_into_windows, longest_first, pack
 from attninf_assets.influence.prefetch import prefetched
 from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
-from attninf_assets.influence.selector import Selector
+from attninf_assets.influence.selector import NumericClass, Selector
 from attninf_assets.influence.streams import StreamedModel
 
+# How far a document's score may move with the batch, the device or the kernel it is computed with.
+SCORE_TOLERANCE: Mapping[NumericClass, float] = {"float32": 1e-4, "bfloat16": 5e-3, "float8": 2e-2}
 NO_LOSS = 1e-4  # nats: below it a relative rise says nothing, and the score is null
 _BUDGETS_PER_CHUNK = 16  # packs' worth of tokens read, sorted and scored together
 
@@ -63,7 +65,7 @@ def score_documents(
 
     Reading and tokenizing the next chunks overlaps with scoring this one, and a pack's losses are read while the device
     is at work on the next. `n_bytes` is the size of all texts in UTF-8 bytes and only serves progress. A document's
-    score does not depend on the budget or on the documents beside it.
+    score does not depend on the budget or on the documents beside it, to within `SCORE_TOLERANCE`.
     """
     clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=model.peak_flops)
     chunks = prefetched(tokenized_chunks(texts, tokenizer, chunk_tokens=_chunk_sizes(budget)), on_wait=clock.waited)
