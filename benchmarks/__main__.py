@@ -7,9 +7,18 @@ import torch
 
 _QUICK = [
     ["benchmarks.bench_scoring"],
+    ["benchmarks.bench_detection"],
+    ["benchmarks.bench_memory"],
+    ["benchmarks.bench_idle"],
     ["benchmarks.bench_thresholds", "--rows", "2000000", "--memory-limit", "2GB"],
 ]
-_CUDA = [["benchmarks.bench_scoring", "--shape", "1.7b", "--device", "cuda", "--documents", "400"]]
+_SHAPE = ["--shape", "1.7b", "--device", "cuda"]
+_CUDA = [
+    ["benchmarks.bench_scoring", *_SHAPE, "--documents", "400"],
+    ["benchmarks.bench_detection", *_SHAPE, "--probes", "800", "--probe-tokens", "4096"],
+    ["benchmarks.bench_memory", *_SHAPE],
+    ["benchmarks.bench_idle", *_SHAPE, "--documents", "20000"],
+]
 
 
 def main() -> None:

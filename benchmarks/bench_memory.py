@@ -7,13 +7,13 @@ Every row is a process of its own. On the CPU it is the peak of the resident set
 """
 
 import argparse
+import ctypes
 import multiprocessing as mp
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from attninf_assets.influence.allocator import keep_freed_memory
 from attninf_assets.influence.masking import BASE
 from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.pretrained import choose_device
@@ -21,7 +21,6 @@ from attninf_assets.influence.streams import StreamedModel
 from benchmarks.subjects import START, random_model, upper_heads
 
 _MIB = 2**20
-_PASSES = 2
 
 
 def main() -> None:
@@ -40,23 +39,22 @@ def main() -> None:
         "length": [64, 512, 4096],
         "vocabulary": [8_192, 49_152, 196_608],
     }
-    for name, values in varied.items():
-        for value in values:
-            case = usual | {name: value}
-            with mp.get_context("spawn").Pool(1) as process:
-                peak = process.apply(_peak, (chosen.shape, chosen.device), case)
-            print(
-                f"| {case['budget']:,} | {case['length']:,} | {case['vocabulary']:,} | {peak / _MIB:,.0f} "
-                f"| {peak / case['budget'] / 1024:.1f} |",
-                flush=True,
-            )
+    cases = [usual | {name: value} for name, values in varied.items() for value in values]
+    for number, case in enumerate(cases):
+        if case in cases[:number]:
+            continue
+        with mp.get_context("spawn").Pool(1) as process:
+            peak = process.apply(_peak, (chosen.shape, chosen.device), case)
+        print(
+            f"| {case['budget']:,} | {case['length']:,} | {case['vocabulary']:,} | {peak / _MIB:,.0f} "
+            f"| {peak / case['budget'] / 1024:.1f} |",
+            flush=True,
+        )
 
 
 def _peak(shape: str, device_name: str, *, budget: int, length: int, vocabulary: int) -> int:
-    """Bytes above what the process held with the model loaded, over passes of a full budget."""
+    """Bytes above what the process held with the model loaded, in a pass over a full budget."""
     device = torch.device(device_name)
-    if device.type == "cpu":
-        keep_freed_memory()
     model = StreamedModel(random_model(shape, device, vocabulary=vocabulary))
     streams = [BASE, frozenset(upper_heads(model.config))]
     rng = np.random.default_rng(0)
@@ -68,10 +66,10 @@ def _peak(shape: str, device_name: str, *, budget: int, length: int, vocabulary:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _status("VmRSS")
-    for _ in range(_PASSES):
-        model.losses_SR(packed, streams)
+    model.losses_SR(packed, streams)
     return (torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM")) - before
 
 
