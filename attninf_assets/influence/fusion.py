@@ -1,4 +1,4 @@
-"""Norms and feed-forward activations compiled into single kernels.
+"""Norms, feed-forward activations and float8 conversions compiled into single kernels.
 
 Between two matrix products a decoder does many small things to every number of the row, each a pass over the device's
 memory. torch.compile makes one pass of them. Only small modules with no control flow are compiled, so that it works
@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-_FUSED = ("RMSNorm", "MLP")  # what the classes' names end with, in every architecture of transformers
+# What the classes' names end with, in every architecture of transformers; and the conversions around float8 products.
+_FUSED = ("RMSNorm", "MLP", "Float8Linear")
 
 
 def fuse(model: Any) -> int:
-    """Compile the model's norms and feed-forward blocks, on their first use; returns how many there are."""
+    """Compile these modules of the model, on their first use; returns how many there are."""
     modules = list(_modules(model))
     for module in modules:
         module.compile(dynamic=True)

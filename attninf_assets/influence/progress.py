@@ -34,7 +34,7 @@ class Progress:
     def __str__(self) -> str:
         share = self.done / self.total if self.total else 1.0
         peak = f" ({self.peak_share:.0%} of the peak)" if self.peak_share is not None else ""
-        idle = f", {self.idle_share:.0%} of them waiting for text" if self.seconds_waiting else ""
+        idle = f", {self.idle_share:.0%} of them waiting for text" if self.idle_share >= 0.01 else ""
         return (
             f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s{peak}, "
             f"{self.seconds:.0f} s so far{idle}, about {self.seconds_left:.0f} s left"
