@@ -3,16 +3,17 @@
 python -m benchmarks.bench_memory                                # CPU, a small shape
 python -m benchmarks.bench_memory --shape 1.7b --device cuda
 
-Every row is a process of its own. On the CPU it is the peak of the resident set, on CUDA that of torch's allocator.
+On the CPU the tensors are followed that operations make, on CUDA it is the peak of torch's allocator.
 """
 
 import argparse
-import ctypes
-import multiprocessing as mp
-from pathlib import Path
+import weakref
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attninf_assets.influence.masking import BASE
 from attninf_assets.influence.packing import Window, pack
@@ -30,21 +31,20 @@ def main() -> None:
     arguments.add_argument("--device", default=str(choose_device()))
     chosen = arguments.parse_args()
     largest = 32_768 if chosen.device.startswith("cuda") else 16_384
-    usual = {"budget": largest // 2, "length": 512, "vocabulary": 49_152}
+    usual = {"budget": largest // 4, "length": 512, "vocabulary": 8_192}
     print(f"{chosen.shape}, {chosen.device}, torch {torch.__version__}")
     print("| token budget | document length | vocabulary | peak above the weights, MiB | KiB a token of the budget |")
     print("|---|---|---|---|---|")
     varied = {
         "budget": [largest // 8, largest // 4, largest // 2, largest],
         "length": [64, 512, 4096],
-        "vocabulary": [8_192, 49_152, 196_608],
+        "vocabulary": [8_192, 32_768, 131_072],
     }
     cases = [usual | {name: value} for name, values in varied.items() for value in values]
     for number, case in enumerate(cases):
         if case in cases[:number]:
             continue
-        with mp.get_context("spawn").Pool(1) as process:
-            peak = process.apply(_peak, (chosen.shape, chosen.device), case)
+        peak = _peak(chosen.shape, torch.device(chosen.device), **case)
         print(
             f"| {case['budget']:,} | {case['length']:,} | {case['vocabulary']:,} | {peak / _MIB:,.0f} "
             f"| {peak / case['budget'] / 1024:.1f} |",
@@ -52,30 +52,50 @@ def main() -> None:
         )
 
 
-def _peak(shape: str, device_name: str, *, budget: int, length: int, vocabulary: int) -> int:
-    """Bytes above what the process held with the model loaded, in a pass over a full budget."""
-    device = torch.device(device_name)
+def _peak(shape: str, device: torch.device, *, budget: int, length: int, vocabulary: int) -> int:
+    """Bytes of tensors alive at once in a pass over a full budget, beside the weights."""
     model = StreamedModel(random_model(shape, device, vocabulary=vocabulary))
     streams = [BASE, frozenset(upper_heads(model.config))]
     rng = np.random.default_rng(0)
     windows = [Window(n, rng.integers(3, vocabulary, length - 1)) for n in range(budget // length)]
     packed = pack(windows, start_token=START)
-    model.losses_SR(pack(windows[:1], start_token=START), streams)  # what libraries keep for themselves
+    model.losses_SR(pack(windows[:1], start_token=START), streams)  # what is made once
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = _status("VmRSS")
-    model.losses_SR(packed, streams)
-    return (torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM")) - before
+        model.losses_SR(packed, streams)
+        return torch.cuda.max_memory_allocated() - before
+    with _LiveBytes(model.model) as alive:
+        model.losses_SR(packed, streams)
+    return alive.most
 
 
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+class _LiveBytes(TorchDispatchMode):
+    """Follows every tensor that an operation makes, until its memory is freed; views of the weights are none."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        pytree.tree_map_only(torch.Tensor, self._follow, out)
+        return out
+
+    def _follow(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._known:
+            return
+        self._known.add(address)
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._forget, address, storage.nbytes())
+
+    def _forget(self, address: int, n_bytes: int) -> None:
+        self._known.discard(address)
+        self.now -= n_bytes
 
 
 if __name__ == "__main__":
