@@ -14,6 +14,7 @@ from attninf_assets.maintenance import lake_maintenance, maintenance_job, nightl
 from attninf_assets.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.resources import (
     budget_from_environment,
+    partitions_per_run_from_environment,
     rescore_policy_from_environment,
     resources_from_environment,
 )
@@ -24,13 +25,14 @@ from attninf_assets.retirement import retire_shards
 def definitions() -> dg.Definitions:
     """The project: assets in the order of the method, checks, jobs, sensors, resources."""
     policy = rescore_policy_from_environment()
+    several = dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run_from_environment())
     assets = [
-        raw_corpus,
+        raw_corpus.with_attributes(backfill_policy=several),
         selector_model,
         retrieval_probes,
         retrieval_heads,
         rescoring_preview,
-        attention_influence_scores,
+        attention_influence_scores.with_attributes(backfill_policy=several),
         score_coverage,
         score_thresholds,
         selected_subset,
