@@ -10,6 +10,7 @@ from attninf_assets.assets.selection import score_thresholds, selected_subset
 from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.automation import ingest_job, new_shards
 from attninf_assets.checks import CHECKS
+from attninf_assets.liveness import living_in_process_executor
 from attninf_assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.resources import (
@@ -46,5 +47,5 @@ def definitions() -> dg.Definitions:
         schedules=[nightly_maintenance],
         sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),
-        executor=dg.in_process_executor,  # a process per run: a step of its own would load everything again
+        executor=living_in_process_executor,  # a process per run: a step of its own would load everything again
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +65,16 @@ class Live:
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
 
+    def backfill(self, asset: str, keys: Sequence[str]) -> str:
+        """Launch a backfill of these partitions; its id."""
+        answer = self.ask(
+            """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+            __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+            params={"assetSelection": [{"path": [asset]}], "partitionNames": list(keys)},
+        )["launchPartitionBackfill"]
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
+
     def start_sensor(self, name: str) -> None:
         """Turn a sensor on, as the switch in the UI does."""
         answer = self.ask(
@@ -87,6 +97,11 @@ class Live:
             ("attninf_assets", "RepositoryLocation")
         ]
 
+    def kill(self) -> None:
+        """SIGKILL for every process of the system at once, runs included: the machine went down."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def instance(self) -> dg.DagsterInstance:
         """The system's own instance, for looking at its runs and events."""
         return dg.DagsterInstance.from_config(str(self.home))
@@ -95,15 +110,22 @@ class Live:
         return self._log.read_text(errors="replace")[-6000:]
 
 
+def prepare_home(home: Path) -> None:
+    """Make `home` a DAGSTER_HOME with the project's instance settings."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_REPOSITORY / "dagster.yaml", home)
+
+
 @contextmanager
 def live_system(home: Path) -> Iterator[Live]:
-    """Start the system with the project's instance settings in `home`; end all its processes afterwards."""
-    home.mkdir(parents=True)
-    shutil.copy(_REPOSITORY / "dagster.yaml", home)
+    """Start the system with the project's instance settings in `home`; end all its processes afterwards.
+
+    Where a system ran in `home` before, this one goes on with its runs."""
+    prepare_home(home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = home / "system.log"
+    log = home / f"system-{port}.log"
     command = [str(Path(sys.executable).with_name("dg")), "dev", "--workspace", "workspace.yaml"]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -119,8 +141,9 @@ def live_system(home: Path) -> Iterator[Live]:
         live.wait("the code location", live.location_is_loaded)
         yield live
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
