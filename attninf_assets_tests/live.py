@@ -21,6 +21,16 @@ _LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "attn
 T = TypeVar("T")
 
 
+def until(what: str, probe: Callable[[], T | None], *, seconds: float = 300) -> T:
+    """The first answer of `probe` that is neither empty nor None; `TimeoutError` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := probe():
+            return answer
+        time.sleep(0.25)
+    raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+
+
 class Live:
     """A running system over the settings of the environment."""
 
@@ -31,15 +41,17 @@ class Live:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait(self, what: str, probe: Callable[[], T | None], *, seconds: float = 180) -> T:
+    def wait(self, what: str, probe: Callable[[], T | None], *, seconds: float = 300) -> T:
         """The first answer of `probe` that is neither empty nor None. Fails with the system's log after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def answer() -> T | None:
             assert self._process.poll() is None, f"the system ended: {self._tail()}"
-            if answer := probe():
-                return answer
-            time.sleep(0.25)
-        raise AssertionError(f"waited {seconds:.0f} s for {what}; the log ends: {self._tail()}")
+            return probe()
+
+        try:
+            return until(what, answer, seconds=seconds)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; the log ends: {self._tail()}") from error
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The `data` of a GraphQL answer; fails on errors."""
@@ -117,16 +129,18 @@ def prepare_home(home: Path) -> None:
 
 
 @contextmanager
-def live_system(home: Path) -> Iterator[Live]:
+def live_system(home: Path, *, daemon: bool = True) -> Iterator[Live]:
     """Start the system with the project's instance settings in `home`; end all its processes afterwards.
 
-    Where a system ran in `home` before, this one goes on with its runs."""
+    Where a system ran in `home` before, this one goes on with its runs. Without `daemon`, only the webserver."""
     prepare_home(home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = home / f"system-{port}.log"
-    command = [str(Path(sys.executable).with_name("dg")), "dev", "--workspace", "workspace.yaml"]
+    everything = [str(Path(sys.executable).with_name("dg")), "dev"]
+    command = everything if daemon else [sys.executable, "-m", "dagster_webserver"]
+    command += ["--workspace", "workspace.yaml"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],

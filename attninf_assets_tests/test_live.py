@@ -15,10 +15,10 @@ import pytest
 from attninf_assets.liveness import is_dead
 from attninf_assets.partitions import CORPUS_SHARDS
 from attninf_assets.store.selectors import current_selector
-from attninf_assets_tests.live import Live, live_system, prepare_home
+from attninf_assets_tests.live import Live, live_system, prepare_home, until
 from attninf_assets_tests.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
 SCORES = dg.AssetKey("attention_influence_scores")
 _PID = re.compile(r"pid: (\d+)")
 
@@ -159,13 +159,13 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
             backfill = live.backfill("attention_influence_scores", SHARDS)
             killed, _ = live.wait("a scoring at work", at_work)
             live.kill()
-        assert is_dead(home / "living_runs" / killed)
+        until("the death of the run's process", lambda: is_dead(home / "living_runs" / killed))
         assert statuses(instance, backfill)[dg.DagsterRunStatus.STARTED] == 1
         with live_system(home) as live:
             live.wait(
                 "the backfill's end",
                 lambda: instance.get_backfills()[0].status.value.startswith("COMPLETED"),
-                seconds=420,
+                seconds=600,
             )
         assert statuses(instance, backfill) == {dg.DagsterRunStatus.FAILURE: 1, dg.DagsterRunStatus.SUCCESS: 3}
         (retried,) = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
