@@ -37,6 +37,7 @@ from attninf_assets_tests.live import live_system, prepare_home
 
 SCORES = dg.AssetKey("attention_influence_scores")
 N_DOMAINS = 10
+N_RUNS = 50  # created for a backfill; each takes the daemon as long as the last
 
 
 @contextmanager
@@ -58,10 +59,10 @@ def main() -> None:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             _sensor(instance, keys)
             with _loaded(instance) as workspace:
-                _automation(instance, workspace, keys)
-            _page(home, keys)
-            with _loaded(instance) as workspace:
-                _backfill(instance, workspace, keys)
+                tick = _automation(instance, workspace, keys)
+                _page(home, keys)
+                _backfill(instance, workspace, keys[: 4 * N_RUNS])
+                _tick(f"automation tick, {4 * N_RUNS} partitions in queued runs", tick, 0)
 
 
 def _land(folder: Path, n_partitions: int) -> list[str]:
@@ -112,7 +113,8 @@ def _loaded(instance: dg.DagsterInstance) -> Iterator[WorkspaceProcessContext]:
         yield workspace
 
 
-def _automation(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, keys: list[str]) -> None:
+def _automation(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, keys: list[str]) -> Callable[[], int]:
+    """Ticks from the first on, and what evaluates the next."""
     graph = workspace.create_request_context().asset_graph
     cursor, number = serialize_value(AssetDaemonCursor.empty()), 0
     storage = instance.schedule_storage
@@ -157,6 +159,7 @@ def _automation(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext
     _tick("automation tick, one changed shard among them", tick, 1)
     _tick("automation tick, nothing changed since", tick, 0)
     print(f"{'automation cursor':<62} {len(cursor):8,} bytes")
+    return tick
 
 
 def _requested(request: dg.RunRequest) -> int:
@@ -197,7 +200,7 @@ def _backfill(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, 
     graph = workspace.create_request_context().asset_graph
     with measured(f"backfill of {len(keys):,} partitions stored"):
         backfill = PartitionBackfill.from_asset_partitions(
-            backfill_id="benchmark",
+            backfill_id=f"benchmark-{len(keys)}",
             asset_graph=graph,
             partition_names=keys,
             asset_selection=[SCORES],
@@ -210,7 +213,7 @@ def _backfill(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, 
             run_config=None,
         )
         instance.add_backfill(backfill)
-    with measured("its runs created and queued by one iteration of the backfill daemon"):
+    with measured("its runs created and queued by the backfill daemon"):
         for error in execute_backfill_iteration(workspace, logging.getLogger(__name__)):
             assert error is None, error
     print(f"{'runs':<62} {instance.get_runs_count():8,}")
