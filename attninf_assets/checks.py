@@ -1,65 +1,19 @@
 """What must hold of the tables, looked up in the tables themselves and not in the code that wrote them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 
 import dagster as dg
-import duckdb
 
-from attninf_assets.assets.corpus import raw_corpus
 from attninf_assets.assets.mixture import training_corpus
-from attninf_assets.assets.scores import attention_influence_scores
 from attninf_assets.assets.selection import score_thresholds, selected_subset
 from attninf_assets.assets.selector import retrieval_heads
-from attninf_assets.partitions import corpus_shards
+from attninf_assets.partition_checks import CORPUS_CHECKS, SCORE_CHECKS, count_rows
 from attninf_assets.resources import LakeResource
 from attninf_assets.selection.manifest import verify_training_corpus
 from attninf_assets.store.query import connect
 from attninf_assets.store.selectors import current_selector
 
-MAX_QUARANTINED = 0.05  # of a shard's rows
-MAX_WITHOUT_SCORE = 0.01  # of a shard's documents: no tokens, or a loss below 1e-4 nats
-
 _WARN = dg.AssetCheckSeverity.WARN
-
-
-@contextmanager
-def _partition(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource, *tables: str
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-    """A connection with the views, and a condition that holds for the rows of the check's partition."""
-    domain, shard = context.partition_key.split(".")
-    with connect(lake.lake(), *tables) as connection:
-        yield connection, f"domain = '{domain}' AND shard = '{shard}'"
-
-
-@dg.asset_check(asset=raw_corpus, partitions_def=corpus_shards)
-def quarantine_is_small(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """At most 5 % of the shard's rows were refused."""
-    with _partition(context, lake, "documents", "quarantine") as (connection, here):
-        indexed = _count(connection, f"documents WHERE {here}")
-        reasons = connection.execute(
-            f"SELECT reason, count(*) FROM quarantine WHERE {here} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
-        ).fetchall()
-        refused = _count(connection, f"quarantine WHERE {here}")
-    return dg.AssetCheckResult(
-        passed=refused <= MAX_QUARANTINED * (indexed + refused),
-        severity=_WARN,
-        metadata={"documents": indexed, "quarantined": refused, "reasons": dg.MetadataValue.json(dict(reasons))},
-    )
-
-
-@dg.asset_check(asset=raw_corpus, partitions_def=corpus_shards)
-def document_ids_are_unique(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """No document of the shard has the id of another document of its domain, in this shard or any other."""
-    domain, _ = context.partition_key.split(".")
-    with _partition(context, lake, "documents") as (connection, here):
-        repeated = connection.execute(
-            f"SELECT doc_id, count(*) FROM documents WHERE domain = '{domain}' AND doc_id IN "
-            f"(SELECT doc_id FROM documents WHERE {here}) GROUP BY 1 HAVING count(*) > 1 LIMIT 10"
-        ).fetchall()
-    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(dict(repeated))})
 
 
 @dg.asset_check(asset=retrieval_heads, blocking=True)
@@ -86,62 +40,6 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
     dominating = current_selector(lake.storage_root()).detection.evidence.dominating
     return dg.AssetCheckResult(
         passed=not dominating, severity=_WARN, metadata={"dominating": dg.MetadataValue.json(list(dominating))}
-    )
-
-
-@dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
-def every_document_is_scored_once(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """Every indexed document of the shard has exactly one score row, for the text that was indexed; no row is extra."""
-    with _partition(context, lake, "documents", "scores", "quarantine") as (connection, here):
-        ((unscored, orphaned, repeated),) = connection.execute(
-            f"""
-            WITH d AS (SELECT * FROM documents WHERE {here}), s AS (SELECT * FROM scores WHERE {here})
-            SELECT (SELECT count(*) FROM d ANTI JOIN s USING (doc_id, text_sha256)),
-                   (SELECT count(*) FROM s ANTI JOIN d USING (doc_id, text_sha256)),
-                   (SELECT count(*) - count(DISTINCT doc_id) FROM s)
-            """
-        ).fetchall()
-        refused = _count(connection, f"quarantine WHERE {here}")
-    return dg.AssetCheckResult(
-        passed=unscored == orphaned == repeated == 0,
-        metadata={"unscored": unscored, "without_document": orphaned, "repeated": repeated, "quarantined": refused},
-    )
-
-
-@dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
-def losses_are_finite(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """Every loss is a finite number, not negative, and every score that is not null is finite."""
-    with _partition(context, lake, "scores") as (connection, here):
-        wrong = _count(
-            connection,
-            f"scores WHERE {here} AND NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
-            "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
-        )
-    return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_losses": wrong})
-
-
-@dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
-def few_documents_without_score(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """At most 1 % of the shard's documents have a null score: no tokens, or no loss to speak of."""
-    with _partition(context, lake, "scores") as (connection, here):
-        total = _count(connection, f"scores WHERE {here}")
-        null = _count(connection, f"scores WHERE {here} AND score IS NULL")
-    return dg.AssetCheckResult(
-        passed=null <= MAX_WITHOUT_SCORE * total, severity=_WARN, metadata={"documents": total, "without_score": null}
-    )
-
-
-@dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
-def one_selector_per_partition(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-    """All scores of the shard are by the selector in use."""
-    fingerprint = current_selector(lake.storage_root()).selector.fingerprint
-    with _partition(context, lake, "scores") as (connection, here):
-        found = [
-            row[0]
-            for row in connection.execute(f"SELECT DISTINCT selector_fingerprint FROM scores WHERE {here}").fetchall()
-        ]
-    return dg.AssetCheckResult(
-        passed=set(found) <= {fingerprint}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
     )
 
 
@@ -193,7 +91,7 @@ def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckRes
             """,
             [fingerprint],
         ).fetchall()
-        n_domains = _count(connection, "thresholds")
+        n_domains = count_rows(connection, "thresholds")
     return dg.AssetCheckResult(
         passed=n_domains > 0 and not differing,
         metadata={"differing_domains": dg.MetadataValue.json([d for (d,) in differing])},
@@ -207,20 +105,10 @@ def training_corpus_is_its_manifest(lake: LakeResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=not faults, metadata={"faults": dg.MetadataValue.json(faults[:20])})
 
 
-def _count(connection: duckdb.DuckDBPyConnection, what: str) -> int:
-    (row,) = connection.execute(f"SELECT count(*) FROM {what}").fetchall()
-    return int(row[0])
-
-
 CHECKS = [
-    quarantine_is_small,
-    document_ids_are_unique,
+    *(check.definition() for check in [*CORPUS_CHECKS, *SCORE_CHECKS]),
     retrieval_heads_matter,
     no_head_dominates,
-    every_document_is_scored_once,
-    losses_are_finite,
-    few_documents_without_score,
-    one_selector_per_partition,
     thresholds_keep_the_asked_fraction,
     selection_is_what_the_thresholds_say,
     training_corpus_is_its_manifest,

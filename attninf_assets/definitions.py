@@ -10,10 +10,12 @@ from attninf_assets.assets.selection import score_thresholds, selected_subset
 from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.automation import ingest_job, new_shards
 from attninf_assets.checks import CHECKS
+from attninf_assets.liveness import living_in_process_executor
 from attninf_assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.resources import (
     budget_from_environment,
+    partitions_per_run_from_environment,
     rescore_policy_from_environment,
     resources_from_environment,
 )
@@ -24,13 +26,14 @@ from attninf_assets.retirement import retire_shards
 def definitions() -> dg.Definitions:
     """The project: assets in the order of the method, checks, jobs, sensors, resources."""
     policy = rescore_policy_from_environment()
+    several = dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run_from_environment())
     assets = [
-        raw_corpus,
+        raw_corpus.with_attributes(backfill_policy=several),
         selector_model,
         retrieval_probes,
         retrieval_heads,
         rescoring_preview,
-        attention_influence_scores,
+        attention_influence_scores.with_attributes(backfill_policy=several),
         score_coverage,
         score_thresholds,
         selected_subset,
@@ -44,5 +47,5 @@ def definitions() -> dg.Definitions:
         schedules=[nightly_maintenance],
         sensors=[new_shards, *rescoring_sensors(policy)],
         resources=resources_from_environment(),
-        executor=dg.in_process_executor,  # a process per run: a step of its own would load everything again
+        executor=living_in_process_executor,  # a process per run: a step of its own would load everything again
     )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from attninf_assets.influence.masking import Head
 
 _BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
+_PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c", "#5b5f66", "#a8b13b", "#3fa7b5"]
 
 
 def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.MarkdownMetadataValue:
@@ -80,6 +81,34 @@ def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadat
     if shards:
         figure.legend(loc="outside upper center", ncols=6, fontsize=8, frameon=False)
     return _markdown(figure, "shards of each domain by the state of their scores")
+
+
+def throughput_and_cost(
+    domains: Sequence[str], tokens: np.ndarray, seconds: np.ndarray, *, price_per_device_hour: float
+) -> dg.MarkdownMetadataValue:
+    """What each scoring of a shard ran at, and what they cost together, one after the other.
+
+    A dot is one shard's update: its tokens a second, coloured by domain, with the rate of all together as a line.
+    Below, the sum of money, or of device-hours where these have no price.
+    """
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    order = np.arange(1, len(domains) + 1)
+    for number, domain in enumerate(sorted(set(domains))):
+        ours = np.array([one == domain for one in domains])
+        above.scatter(order[ours], (tokens / seconds)[ours], s=14, color=_PALETTE[number % len(_PALETTE)], label=domain)
+    together = tokens.sum() / seconds.sum()
+    fastest = float((tokens / seconds).max())
+    above.axhline(together, color=_GREY, linewidth=1.4, zorder=0)
+    above.set(ylabel="tokens per second", title=f"{together:,.0f} tokens per second over all", ylim=(0, 1.1 * fastest))
+    above.yaxis.set_major_formatter("{x:,.0f}")
+    hours = seconds.cumsum() / 3600
+    below.plot([0, *order], [0, *hours * (price_per_device_hour or 1.0)], color=_BLUE)
+    what = "money" if price_per_device_hour else "device-hours"
+    below.set(xlabel="scored shards, in the order of their commits", ylabel=f"{what} so far", ylim=(0, None))
+    below.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    return _markdown(figure, "throughput and cost of every scored shard")
 
 
 def _histogram(axes: Axes, scores: np.ndarray) -> None:

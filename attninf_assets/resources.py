@@ -39,6 +39,7 @@ SETTINGS = (
     "ATTNINF_SELECTOR",
     "ATTNINF_SAMPLE_DIR",
     "ATTNINF_RESCORE",
+    "ATTNINF_PARTITIONS_PER_RUN",
     "ATTNINF_DEVICE_HOUR_PRICE",
     "ATTNINF_BUDGET",
 )
@@ -241,6 +242,14 @@ def rescore_policy_from_environment() -> RescorePolicy:
 def budget_from_environment() -> float | None:
     """What a rescoring may cost unconfirmed (ATTNINF_BUDGET), None where that is unset or `unlimited`."""
     return None if _setting("ATTNINF_BUDGET", "unlimited") == "unlimited" else _amount("ATTNINF_BUDGET", "0")
+
+
+def partitions_per_run_from_environment() -> int:
+    """How many partitions a run of a backfill takes at most (ATTNINF_PARTITIONS_PER_RUN): 4 unless set."""
+    value = _setting("ATTNINF_PARTITIONS_PER_RUN", "4")
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"ATTNINF_PARTITIONS_PER_RUN={value!r}: not a number of partitions")
+    return int(value)
 
 
 def _amount(name: str, default: str) -> float:

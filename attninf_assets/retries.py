@@ -2,9 +2,11 @@
 
 import errno
 import functools
+import inspect
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import dagster as dg
 from deltalake.exceptions import CommitFailedError
@@ -13,6 +15,8 @@ from attninf_assets.devices import DevicesBusyError
 
 MAX_RETRIES = 3
 FIRST_PAUSE = 10  # seconds; doubled for each further retry
+
+_Result = TypeVar("_Result")
 
 _LASTING = {
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS,
@@ -31,8 +35,10 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same run may well succeed later: storage or network that failed, a lost race, a busy device.
 
     Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read, storage
-    that refuses us or our credentials, or a full disk.
+    that refuses us or our credentials, or a full disk. Of several errors one that is transient is enough.
     """
+    if isinstance(error, ExceptionGroup):
+        return any(map(is_transient, error.exceptions))
     if isinstance(error, CommitFailedError | DevicesBusyError):
         return True
     if isinstance(error, OSError):
@@ -40,18 +46,29 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and isinstance(error.__cause__, CommitFailedError)
 
 
-def transient_faults_retried(asset: Callable[..., dg.MaterializeResult]) -> Callable[..., dg.MaterializeResult]:
+def transient_faults_retried(asset: Callable[..., _Result]) -> Callable[..., _Result]:
     """The asset's function, tried again after transient faults: at most 3 times, after 10, 20 and 40 seconds."""
 
     @functools.wraps(asset)
-    def attempted(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult:
-        try:
+    def attempted(context: dg.AssetExecutionContext, **resources: Any) -> Any:
+        with _retries(context):
             return asset(context, **resources)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            context.log.warning(f"{type(error).__name__}: {error}; worth another try")
-            pause = FIRST_PAUSE * 2**context.retry_number
-            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error
 
-    return attempted
+    @functools.wraps(asset)
+    def events_attempted(context: dg.AssetExecutionContext, **resources: Any) -> Any:
+        with _retries(context):
+            yield from asset(context, **resources)  # type: ignore[misc]
+
+    return events_attempted if inspect.isgeneratorfunction(asset) else attempted
+
+
+@contextmanager
+def _retries(context: dg.AssetExecutionContext) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        context.log.warning(f"{type(error).__name__}: {error}; worth another try")
+        pause = FIRST_PAUSE * 2**context.retry_number
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error

@@ -56,18 +56,19 @@ class Story:
         requested = {name: result.get_requested_partitions(dg.AssetKey(name)) for name in watching}
         return {name: {key or "" for key in keys} for name, keys in requested.items() if keys}
 
-    def begin(self, asset: str, key: str | None = None) -> dg.DagsterRun:
-        """A run that makes this partition has started and is not done."""
+    def begin(self, asset: str, key: str | None = None, *, to: str | None = None) -> dg.DagsterRun:
+        """A run that makes this partition, or all from `key` to `to`, has started and is not done."""
         job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(asset)})
+        ends = {"dagster/asset_partition_range_start": key or "", "dagster/asset_partition_range_end": to or ""}
         return self.instance.create_run_for_job(
             job,
             asset_selection=frozenset({dg.AssetKey(asset)}),
             status=dg.DagsterRunStatus.STARTED,
-            tags={"dagster/partition": key} if key else {},
+            tags=ends if to else {"dagster/partition": key} if key else {},
         )
 
-    def land(self, run: dg.DagsterRun, asset: str, key: str | None = None, *, version: str) -> None:
-        """The run makes the partition and ends well."""
+    def make(self, run: dg.DagsterRun, asset: str, key: str | None = None, *, version: str) -> None:
+        """The run makes the partition and goes on."""
         made = dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags={"dagster/data_version": version})
         step = dg.DagsterEvent(
             "ASSET_MATERIALIZATION",
@@ -75,10 +76,18 @@ class Story:
             event_specific_data=StepMaterializationData(made),
         )
         self.instance.report_dagster_event(step, run.run_id)
+
+    def end(self, run: dg.DagsterRun) -> None:
+        """The run ends well."""
         self.instance.report_dagster_event(dg.DagsterEvent("PIPELINE_SUCCESS", job_name=run.job_name), run.run_id)
 
+    def land(self, run: dg.DagsterRun, asset: str, key: str | None = None, *, version: str) -> None:
+        """The run makes the partition and ends well."""
+        self.make(run, asset, key, version=version)
+        self.end(run)
+
     def fail(self, run: dg.DagsterRun) -> None:
-        """The run ends without having made anything."""
+        """The run ends without having made what it has not made by now."""
         self.instance.report_run_failed(run)
 
     def settled(self, heads: str = "heads 1") -> "Story":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,16 @@ import dagster as dg
 _REPOSITORY = Path(__file__).parent.parent
 _LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "attninf_assets"}
 T = TypeVar("T")
+
+
+def until(what: str, probe: Callable[[], T | None], *, seconds: float = 300) -> T:
+    """The first answer of `probe` that is neither empty nor None; `TimeoutError` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := probe():
+            return answer
+        time.sleep(0.25)
+    raise TimeoutError(f"waited {seconds:.0f} s for {what}")
 
 
 class Live:
@@ -31,15 +41,17 @@ class Live:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait(self, what: str, probe: Callable[[], T | None], *, seconds: float = 180) -> T:
+    def wait(self, what: str, probe: Callable[[], T | None], *, seconds: float = 300) -> T:
         """The first answer of `probe` that is neither empty nor None. Fails with the system's log after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def answer() -> T | None:
             assert self._process.poll() is None, f"the system ended: {self._tail()}"
-            if answer := probe():
-                return answer
-            time.sleep(0.25)
-        raise AssertionError(f"waited {seconds:.0f} s for {what}; the log ends: {self._tail()}")
+            return probe()
+
+        try:
+            return until(what, answer, seconds=seconds)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; the log ends: {self._tail()}") from error
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The `data` of a GraphQL answer; fails on errors."""
@@ -65,6 +77,16 @@ class Live:
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
 
+    def backfill(self, asset: str, keys: Sequence[str]) -> str:
+        """Launch a backfill of these partitions; its id."""
+        answer = self.ask(
+            """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+            __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+            params={"assetSelection": [{"path": [asset]}], "partitionNames": list(keys)},
+        )["launchPartitionBackfill"]
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
+
     def start_sensor(self, name: str) -> None:
         """Turn a sensor on, as the switch in the UI does."""
         answer = self.ask(
@@ -87,6 +109,11 @@ class Live:
             ("attninf_assets", "RepositoryLocation")
         ]
 
+    def kill(self) -> None:
+        """SIGKILL for every process of the system at once, runs included: the machine went down."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def instance(self) -> dg.DagsterInstance:
         """The system's own instance, for looking at its runs and events."""
         return dg.DagsterInstance.from_config(str(self.home))
@@ -95,16 +122,25 @@ class Live:
         return self._log.read_text(errors="replace")[-6000:]
 
 
-@contextmanager
-def live_system(home: Path) -> Iterator[Live]:
-    """Start the system with the project's instance settings in `home`; end all its processes afterwards."""
-    home.mkdir(parents=True)
+def prepare_home(home: Path) -> None:
+    """Make `home` a DAGSTER_HOME with the project's instance settings."""
+    home.mkdir(parents=True, exist_ok=True)
     shutil.copy(_REPOSITORY / "dagster.yaml", home)
+
+
+@contextmanager
+def live_system(home: Path, *, daemon: bool = True) -> Iterator[Live]:
+    """Start the system with the project's instance settings in `home`; end all its processes afterwards.
+
+    Where a system ran in `home` before, this one goes on with its runs. Without `daemon`, only the webserver."""
+    prepare_home(home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = home / "system.log"
-    command = [str(Path(sys.executable).with_name("dg")), "dev", "--workspace", "workspace.yaml"]
+    log = home / f"system-{port}.log"
+    everything = [str(Path(sys.executable).with_name("dg")), "dev"]
+    command = everything if daemon else [sys.executable, "-m", "dagster_webserver"]
+    command += ["--workspace", "workspace.yaml"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
@@ -119,8 +155,9 @@ def live_system(home: Path) -> Iterator[Live]:
         live.wait("the code location", live.location_is_loaded)
         yield live
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -37,17 +37,20 @@ class Pipeline:
         assets: list[str],
         key: str | None = None,
         *,
+        to: str | None = None,
         config: Mapping[str, Any] | None = None,
         raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        """Materialize assets, their checks included."""
+        """Materialize assets, their checks included: one partition, or in one run all from `key` to `to`."""
+        partitions = {"dagster/asset_partition_range_start": key or "", "dagster/asset_partition_range_end": to or ""}
         return (
             definitions()
             .resolve_implicit_global_asset_job_def()
             .execute_in_process(
                 instance=self.instance,
                 asset_selection=[dg.AssetKey(name) for name in assets],
-                partition_key=key,
+                partition_key=None if to else key,
+                tags=partitions if to else None,
                 run_config={"ops": {name: value for name, value in (config or {}).items() if name in assets}},
                 raise_on_error=raise_on_error,
             )

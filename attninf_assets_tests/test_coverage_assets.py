@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from attninf_assets.selection.cost import read_approval
+from attninf_assets.selection.cost import read_approval, scoring_history
+from attninf_assets.store.query import connect
+from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.selectors import current_selector
 from attninf_assets_tests.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, materialized
 
@@ -88,6 +91,39 @@ def test_the_preview_is_what_the_run_then_takes(pipeline: Pipeline, monkeypatch:
     assert preview["tokens"] == pytest.approx(tokens, rel=0.2)
     nothing = materialized(pipeline.run(["rescoring_preview"]), "rescoring_preview")
     assert (nothing["documents"], nothing["tokens"], nothing["device_hours"], nothing["money"]) == (0, 0, 0.0, 0.0)
+
+
+def test_what_scoring_ran_at_and_cost_is_shown_per_shard_and_together(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_DEVICE_HOUR_PRICE", "3600")
+    scored = materialized(pipeline.run(["attention_influence_scores"], SHARDS[1]), "attention_influence_scores")
+    runs = pipeline.rows("scoring_runs").sort("scores_version")
+    assert scored["tokens_per_second"] == pytest.approx(runs["tokens_scored"][1] / runs["seconds"][1], rel=0.01)
+    assert scored["money"] == pytest.approx(runs["seconds"][1])
+    assert scored["device_hours"] == pytest.approx(runs["seconds"][1] / 3600)
+    current = materialized(pipeline.run(["attention_influence_scores"], SHARDS[1]), "attention_influence_scores")
+    assert (current["tokens_scored"], current["device_hours"], current["money"]) == (0, 0.0, 0.0)
+    shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    tokens, seconds = (sum(runs[name].to_list()) for name in ("tokens_scored", "seconds"))
+    assert shown["tokens_per_second"] == pytest.approx(tokens / seconds)
+    assert shown["money"] == pytest.approx(seconds)
+    assert "throughput and cost of every scored shard" in shown["throughput_and_cost"]
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    unscored = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    assert not {"throughput_and_cost", "tokens_per_second", "money"}.intersection(unscored)
+
+
+def test_the_history_of_scoring_is_in_the_order_of_commits_whatever_the_clocks_said(pipeline: Pipeline) -> None:
+    for key in (SHARDS[2], SHARDS[1]):
+        pipeline.run(["attention_influence_scores"], key)
+    fingerprint = current_selector(pipeline.lake.root).selector.fingerprint
+    backwards = pipeline.rows("scoring_runs").with_columns(committed_at=pl.col("committed_at").reverse())
+    pipeline.lake.replace("scoring_runs", backwards.to_arrow().cast(TABLES["scoring_runs"]))
+    with connect(pipeline.lake, "scoring_runs") as connection:
+        history = scoring_history(connection, selector_fingerprint=fingerprint)
+        assert len(scoring_history(connection, selector_fingerprint="another")) == 0
+    assert [f"{row['domain']}.{row['shard']}" for row in history.to_pylist()] == [SHARDS[0], SHARDS[2], SHARDS[1]]
 
 
 def test_above_the_budget_nothing_is_scored_until_confirmed(

@@ -1,7 +1,11 @@
 """The asset graph as it is relied on: names, groups, edges, and that everything is described."""
 
+import tomllib
+from pathlib import Path
+
 import dagster as dg
 import pytest
+import yaml
 
 from attninf_assets.definitions import definitions
 
@@ -62,3 +66,13 @@ def test_device_work_queues_in_one_pool_and_other_work_does_not() -> None:
     assert pools["attention_influence_scores"] == pools["retrieval_heads"] == {"gpu"}
     assert not any(pools[name] for name in ("raw_corpus", "score_thresholds", "selected_subset"))
     assert pools["training_corpus"] == {"training_corpus"}  # one writer at a time
+
+
+def test_every_way_to_start_gives_the_code_location_the_same_name() -> None:
+    """The name is part of a sensor's identity: under another one its cursor is lost."""
+    root = Path(__file__).parent.parent
+    (location,) = yaml.safe_load((root / "workspace.yaml").read_text())["load_from"]
+    tools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]
+    named = [tools["dg"]["project"], tools["dagster"]]
+    assert location["python_module"]["location_name"] == "attninf_assets"
+    assert [tool["code_location_name"] for tool in named] == ["attninf_assets", "attninf_assets"]

@@ -132,6 +132,45 @@ def test_a_backfill_by_hand_just_before_the_tick_is_asked_for_once_more_and_no_o
     assert story.tick() == {}
 
 
+def test_a_run_of_several_shards_that_breaks_off_leaves_only_the_rest_failed(story: Story) -> None:
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    run = story.begin(SCORES, "letters.a", to="notes.first")
+    story.make(run, SCORES, "letters.a", version="heads 2")
+    assert story.tick() == {}
+    story.fail(run)
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made("retrieval_heads", version="heads 3")
+    assert story.tick() == {SCORES: ALL}
+    again = story.begin(SCORES, "letters.a", to="notes.first")
+    for key in sorted(ALL):
+        story.make(again, SCORES, key, version="heads 3")
+    story.end(again)
+    assert story.tick() == FOLLOW
+    assert story.tick() == {}
+
+
+def test_a_selector_changed_during_a_run_of_several_shards_is_not_lost_for_any_of_them(story: Story) -> None:
+    """The run itself takes the new selector up from its next shard on (see test_partition_runs)."""
+    story.settled()
+    story.made("raw_corpus", *ALL, version="2")
+    assert story.tick() == {SCORES: ALL}
+    run = story.begin(SCORES, "letters.a", to="notes.first")
+    story.make(run, SCORES, "letters.a", version="2, heads 1")
+    assert story.tick() == {}
+    story.made("retrieval_heads", version="heads 2")
+    story.make(run, SCORES, "letters.b", version="2, heads 2")
+    assert story.tick() == {SCORES: {"letters.a", "letters.b"}}
+    story.made(SCORES, "letters.a", "letters.b", version="2, heads 2")
+    assert story.tick() == {}
+    story.make(run, SCORES, "notes.first", version="2, heads 2")
+    story.end(run)
+    assert story.tick() == {SCORES: {"notes.first"}}
+    story.made(SCORES, "notes.first", version="2, heads 2")
+    assert story.tick() == FOLLOW
+
+
 def test_selection_waits_until_every_shard_is_scored_by_the_new_selector(story: Story) -> None:
     story.settled()
     story.made("retrieval_heads", version="heads 2")

@@ -1,10 +1,13 @@
-"""What 5,000 partitions cost the daemon: a sensor tick, an automation tick, the creation of a backfill.
+"""What 5,000 partitions cost: sensor and automation ticks, the partitions page, a backfill until its runs are created.
 
     python -m benchmarks.bench_orchestration [partitions]
 
 Events are stored as the assets would store them; nothing is indexed or scored. SQLite instance storage on local disk.
+Ticks are evaluated as the daemon does it, over definitions that a code server sent and that are loaded once; cursor and
+evaluations are stored. The page is looked at in a headless Chromium, where there is one.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -15,14 +18,26 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._daemon.backfill import execute_backfill_iteration
+from dagster._serdes import deserialize_value, serialize_value
+from dagster._time import get_current_datetime
 
 from attninf_assets.automation import new_shards
-from attninf_assets.definitions import definitions
 from attninf_assets.partitions import CORPUS_SHARDS
 from attninf_assets.resources import resources_from_environment
+from attninf_assets_tests.browser import find_chromium, open_page
+from attninf_assets_tests.live import live_system, prepare_home
 
+SCORES = dg.AssetKey("attention_influence_scores")
 N_DOMAINS = 10
+N_RUNS = 50  # created for a backfill; each takes the daemon as long as the last
 
 
 @contextmanager
@@ -39,10 +54,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         keys = _land(Path(folder), n_partitions)
         os.environ |= {"ATTNINF_CORPUS": f"{folder}/corpus.yaml", "ATTNINF_ROOT": f"{folder}/root"}
-        with dg.DagsterInstance.local_temp(folder) as instance:
+        home = Path(folder) / "home"
+        prepare_home(home)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
             _sensor(instance, keys)
-            _automation(instance, keys)
-            _backfill(instance, keys)
+            with _loaded(instance) as workspace:
+                tick = _automation(instance, workspace, keys)
+                _page(home, keys)
+                _backfill(instance, workspace, keys[: 4 * N_RUNS])
+                _tick(f"automation tick, {4 * N_RUNS} partitions in queued runs", tick, 0)
 
 
 def _land(folder: Path, n_partitions: int) -> list[str]:
@@ -84,15 +104,42 @@ def _sensor(instance: dg.DagsterInstance, keys: list[str]) -> None:
     print(f"{'sensor cursor':<62} {len(cursor or ''):8,} bytes")
 
 
-def _automation(instance: dg.DagsterInstance, keys: list[str]) -> None:
-    project = definitions()
-    cursor: AssetDaemonCursor | None = None
+@contextmanager
+def _loaded(instance: dg.DagsterInstance) -> Iterator[WorkspaceProcessContext]:
+    """The project as the daemon sees it."""
+    origin = LoadableTargetOrigin(executable_path=sys.executable, module_name="attninf_assets.definitions")
+    location = InProcessCodeLocationOrigin(origin, location_name="attninf_assets")
+    with WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(location)) as workspace:
+        yield workspace
+
+
+def _automation(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, keys: list[str]) -> Callable[[], int]:
+    """Ticks from the first on, and what evaluates the next."""
+    graph = workspace.create_request_context().asset_graph
+    cursor, number = serialize_value(AssetDaemonCursor.empty()), 0
+    storage = instance.schedule_storage
+    assert storage is not None
 
     def tick() -> int:
-        nonlocal cursor
-        result = dg.evaluate_automation_conditions(project, instance=instance, cursor=cursor)
-        cursor = result.cursor
-        return result.get_num_requested(dg.AssetKey("attention_influence_scores"))
+        nonlocal cursor, number
+        number += 1
+        evaluation = AutomationTickEvaluationContext(
+            evaluation_id=number,
+            instance=instance,
+            asset_graph=graph,
+            cursor=deserialize_value(cursor, AssetDaemonCursor),
+            materialize_run_tags={},
+            observe_run_tags={},
+            auto_observe_asset_keys=set(),
+            asset_selection=dg.AssetSelection.all(),
+            logger=logging.getLogger(__name__),
+            emit_backfills=True,
+        )
+        requests, after, evaluations = evaluation.evaluate()
+        cursor = serialize_value(after)
+        with partition_loading_context(get_current_datetime(), instance):
+            storage.add_auto_materialize_asset_evaluations(number, [e.with_run_ids(set()) for e in evaluations])
+            return sum(_requested(request) for request in requests)
 
     def made(asset: str, version: str, partition: str | None = None) -> None:
         tags = {"dagster/data_version": version}
@@ -110,6 +157,16 @@ def _automation(instance: dg.DagsterInstance, keys: list[str]) -> None:
     _tick(f"automation tick, new heads: {len(keys):,} requested", tick, len(keys))
     made("raw_corpus", "2", keys[0])
     _tick("automation tick, one changed shard among them", tick, 1)
+    _tick("automation tick, nothing changed since", tick, 0)
+    print(f"{'automation cursor':<62} {len(cursor):8,} bytes")
+    return tick
+
+
+def _requested(request: dg.RunRequest) -> int:
+    """How many partitions of the scores a request asks for."""
+    if (subset := request.asset_graph_subset) is not None:
+        return len(subset.get_partitions_subset(SCORES)) if SCORES in subset.asset_keys else 0
+    return int(SCORES in (request.asset_selection or ()))
 
 
 def _tick(what: str, tick: Callable[[], int], expected: int) -> None:
@@ -118,24 +175,48 @@ def _tick(what: str, tick: Callable[[], int], expected: int) -> None:
     assert requested == expected, f"{what}: {requested} requested, expected {expected}"
 
 
-def _backfill(instance: dg.DagsterInstance, keys: list[str]) -> None:
-    graph = definitions().resolve_asset_graph()
-    with measured(f"backfill of {len(keys):,} partitions created"):
-        instance.add_backfill(
-            PartitionBackfill.from_asset_partitions(
-                backfill_id="benchmark",
-                asset_graph=graph,
-                partition_names=keys,
-                asset_selection=[dg.AssetKey("attention_influence_scores")],
-                backfill_timestamp=time.time(),
-                tags={},
-                dynamic_partitions_store=instance,
-                all_partitions=False,
-                title=None,
-                description=None,
-                run_config=None,
-            )
+def _page(home: Path, keys: list[str]) -> None:
+    """The partitions page of the scores: its main queries, and the page itself until it says how many there are."""
+    query = """{ assetNodeOrError(assetKey: {path: ["attention_influence_scores"]}) { ... on AssetNode {
+      partitionStats { numMaterialized } partitionKeysByDimension { partitionKeys }
+      assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
+    with live_system(home, daemon=False) as live:
+        for again in ("first", "again"):
+            with measured(f"partitions page, its queries, {again}"):
+                answer = live.ask(query)["assetNodeOrError"]
+            assert answer["partitionStats"] == {"numMaterialized": len(keys)}
+        if find_chromium() is None:
+            print("partitions page: no chromium here")
+            return
+        with open_page(home / "profile") as page:
+            for again in ("first", "again"):
+                page.go("about:blank")
+                with measured(f"partitions page in Chromium, {again}"):
+                    page.go(f"{live.url}/assets/attention_influence_scores?view=partitions")
+                    page.wait_for_text(f"Materialized ({len(keys)})")
+
+
+def _backfill(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, keys: list[str]) -> None:
+    graph = workspace.create_request_context().asset_graph
+    with measured(f"backfill of {len(keys):,} partitions stored"):
+        backfill = PartitionBackfill.from_asset_partitions(
+            backfill_id=f"benchmark-{len(keys)}",
+            asset_graph=graph,
+            partition_names=keys,
+            asset_selection=[SCORES],
+            backfill_timestamp=time.time(),
+            tags={},
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
         )
+        instance.add_backfill(backfill)
+    with measured("its runs created and queued by the backfill daemon"):
+        for error in execute_backfill_iteration(workspace, logging.getLogger(__name__)):
+            assert error is None, error
+    print(f"{'runs':<62} {instance.get_runs_count():8,}")
 
 
 if __name__ == "__main__":

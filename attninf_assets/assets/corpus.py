@@ -6,6 +6,8 @@ import pyarrow as pa
 from attninf_assets.assets.metadata import column_schema, quantiles
 from attninf_assets.corpus.duplicates import ids_elsewhere
 from attninf_assets.corpus.indexing import index_shard
+from attninf_assets.partition_checks import CORPUS_CHECKS
+from attninf_assets.partition_runs import PartitionEvents, each_partition
 from attninf_assets.partitions import corpus_shards
 from attninf_assets.resources import CorpusResource, LakeResource
 from attninf_assets.retries import transient_faults_retried
@@ -18,41 +20,44 @@ SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just be
     group_name="corpus",
     kinds={"deltalake", "parquet"},
     metadata={**column_schema("documents"), "dagster/table_name": "documents"},
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
 )
 @transient_faults_retried
-def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource) -> dg.MaterializeResult:
+def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource) -> PartitionEvents:
     """The documents of each shard, indexed where they landed.
 
     `tables/documents` has a row per document with its source, size and text hash, and no text. Rows that cannot be
     documents are in `tables/quarantine` with the reason."""
-    landed = corpus.landed_shard(context.partition_key)
-    shard = landed.shard
     tables = lake.lake()
-    where = {"domain": shard.domain, "shard": shard.name}
 
-    def known_elsewhere(ids: pa.Array) -> set[str]:
-        return ids_elsewhere(tables, ids, domain=shard.domain, shard=shard.name)
+    def index(key: str) -> dg.MaterializeResult:
+        landed = corpus.landed_shard(key)
+        shard = landed.shard
+        where = {"domain": shard.domain, "shard": shard.name}
 
-    indexed = index_shard(shard, storage_options=corpus.source_options(), known_elsewhere=known_elsewhere)
-    tables.replace_if_changed("quarantine", indexed.quarantine, where=where)
-    version, changed = tables.replace_if_changed("documents", indexed.documents, where=where)
-    context.log.info(
-        f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if changed else 'found unchanged'}, "
-        f"{indexed.n_refused:,} rows refused"
-    )
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(indexed.content_digest),
-        metadata={
-            "dagster/partition_row_count": indexed.n_documents,
-            "dagster/uri": tables.root.table_uri("documents"),
-            "source": shard.uri,
-            SOURCE_VERSION: landed.version,
-            "documents": indexed.n_documents,
-            "quarantined": indexed.n_refused,
-            "bytes": indexed.n_bytes,
-            "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
-            "first_documents": dg.MetadataValue.md("\n\n".join(f"```text\n{p}\n```" for p in indexed.previews)),
-            "delta_version": version,
-        },
-    )
+        def known_elsewhere(ids: pa.Array) -> set[str]:
+            return ids_elsewhere(tables, ids, domain=shard.domain, shard=shard.name)
+
+        indexed = index_shard(shard, storage_options=corpus.source_options(), known_elsewhere=known_elsewhere)
+        tables.replace_if_changed("quarantine", indexed.quarantine, where=where)
+        version, changed = tables.replace_if_changed("documents", indexed.documents, where=where)
+        context.log.info(
+            f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if changed else 'found unchanged'}, "
+            f"{indexed.n_refused:,} rows refused"
+        )
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(indexed.content_digest),
+            metadata={
+                "dagster/partition_row_count": indexed.n_documents,
+                "dagster/uri": tables.root.table_uri("documents"),
+                "source": shard.uri,
+                SOURCE_VERSION: landed.version,
+                "documents": indexed.n_documents,
+                "quarantined": indexed.n_refused,
+                "bytes": indexed.n_bytes,
+                "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
+                "first_documents": dg.MetadataValue.md("\n\n".join(f"```text\n{p}\n```" for p in indexed.previews)),
+                "delta_version": version,
+            },
+        )
+
+    yield from each_partition(context, index, lake=lake, checks=CORPUS_CHECKS)

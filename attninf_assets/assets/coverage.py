@@ -13,7 +13,7 @@ from attninf_assets.assets.metadata import records
 from attninf_assets.assets.scores import attention_influence_scores
 from attninf_assets.assets.selector import retrieval_heads
 from attninf_assets.partitions import corpus_shards
-from attninf_assets.plots import coverage_bars
+from attninf_assets.plots import coverage_bars, throughput_and_cost
 from attninf_assets.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.selection.cost import (
     Approval,
@@ -21,6 +21,7 @@ from attninf_assets.selection.cost import (
     measured_rates,
     read_approval,
     rescoring_estimate,
+    scoring_history,
     spent,
 )
 from attninf_assets.selection.coverage import partition_states
@@ -33,13 +34,14 @@ STATES = ("current", "stale", "missing", "failed", "not indexed", "source gone")
 
 @dg.asset(deps=[raw_corpus, retrieval_heads, attention_influence_scores], group_name="scores", kinds={"duckdb"})
 def score_coverage(
-    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:
     """How many shards of each domain are scored by the selector in use, looked up in the tables themselves.
 
     Current: every document is scored by this selector. Stale: some are not. Missing: none is. Failed: stale or missing,
     and the last run failed. Not indexed: landed and registered, without documents. Source gone: the file is no longer
-    there, whatever its scores. Also predicted against actual cost, where the rescoring was previewed."""
+    there, whatever its scores. Also what scoring by this selector ran at and cost, shard by shard, and predicted
+    against actual cost where it was previewed."""
     tables = lake.lake()
     fingerprint = current_selector(tables.root).selector.fingerprint
     states = _states(context.instance, corpus, tables, fingerprint)
@@ -65,6 +67,7 @@ def score_coverage(
             **{f"shards_{state.replace(' ', '_')}": total[state] for state in STATES},
             "shards": len(states),
             "unfinished": dg.MetadataValue.json(unfinished[:200]),
+            **_throughput_and_cost(tables, fingerprint, cost),
             **_predicted_against_actual(tables, fingerprint),
         }
     )
@@ -147,6 +150,23 @@ def _states(
     there = {shard.key for shard in corpus.shards()}
     states |= {key: "failed" for key in failed if states[key] in ("stale", "missing")}
     return states | {key: "source gone" for key in states if key not in there}
+
+
+def _throughput_and_cost(tables: Lake, selector_fingerprint: str, cost: CostResource) -> dict[str, Any]:
+    with connect(tables, "scoring_runs") as connection:
+        history = scoring_history(connection, selector_fingerprint=selector_fingerprint)
+    if not len(history):
+        return {}
+    tokens, seconds = (history[name].to_numpy() for name in ("tokens_scored", "seconds"))
+    hours = float(seconds.sum() / 3600)
+    return {
+        "throughput_and_cost": throughput_and_cost(
+            history["domain"].to_pylist(), tokens, seconds, price_per_device_hour=cost.price_per_device_hour
+        ),
+        "tokens_per_second": float(tokens.sum() / seconds.sum()),
+        "device_hours": hours,
+        "money": hours * cost.price_per_device_hour,
+    }
 
 
 def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def records(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
 
 
-def reporter(log: dg.DagsterLogManager) -> Callable[[object], None]:
-    """Writes progress into the run's log."""
-    return lambda progress: log.info(str(progress))
+def reporter(log: dg.DagsterLogManager, subject: str | None = None) -> Callable[[object], None]:
+    """Writes progress, of a `subject` where there are several, into the run's log."""
+    return lambda progress: log.info(str(progress) if subject is None else f"{subject}: {progress}")
 
 
 def detection_metadata(found: Detection) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from attninf_assets.assets.selector import retrieval_heads
 from attninf_assets.devices import claim_device
 from attninf_assets.influence.engine import Engine, load_engine
 from attninf_assets.influence.pretrained import choose_device
+from attninf_assets.influence.selector import Selector
+from attninf_assets.partition_checks import SCORE_CHECKS
+from attninf_assets.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.partition_scores import PartitionScores, update_partition_scores
 from attninf_assets.partitions import GPU_POOL, corpus_shards
 from attninf_assets.plots import score_histogram
@@ -31,56 +34,70 @@ _ROWS_AT_ONCE = 65_536
     kinds={"deltalake", "pytorch"},
     pool=GPU_POOL,
     metadata={**column_schema("scores"), "dagster/table_name": "scores"},
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
 )
 @transient_faults_retried
 def attention_influence_scores(
     context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
-) -> dg.MaterializeResult:
+) -> PartitionEvents:
     """How much each document's loss rises when the retrieval heads are masked.
 
     The attention influence score is (loss_reference - loss_base) / loss_base. Only documents whose text or whose
     selector changed are scored; a partition that is current is left as it is. An interrupted run is continued."""
     tables = lake.lake()
-    selector = current_selector(tables.root).selector
 
-    def load() -> Engine:
-        cost.require_approval(tables.root, selector.fingerprint)
+    def score(key: str) -> dg.MaterializeResult:
+        selector = current_selector(tables.root).selector
+        scores = update_partition_scores(
+            tables,
+            corpus.shard(key),
+            selector,
+            load=lambda: _engine(selector, lake=lake, cost=cost),
+            storage_options=corpus.source_options(),
+            on_progress=reporter(context.log, key),
+        )
+        context.log.info(f"{key}: {_story(scores)}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(_content_digest(scores.table, selector.fingerprint)),
+            metadata={
+                "selector_fingerprint": selector.fingerprint,
+                "dagster/uri": tables.root.table_uri("scores"),
+                **_work(scores, cost),
+                **_distribution(scores.table),
+            },
+        )
+
+    yield from each_partition(context, score, lake=lake, checks=SCORE_CHECKS)
+
+
+def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> Engine:
+    root = lake.storage_root()
+    with every_partition_concerned():
+        cost.require_approval(root, selector.fingerprint)
         claim_device()
-        directory = f"selectors/{selector.model_digest}"
         return load_engine(
-            local_directory(tables.root, directory, cache=lake.model_cache()),
+            local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()),
             numeric_class=selector.numeric_class,
             max_tokens=selector.max_tokens,
             device=choose_device(),
             memory=lake.budget_memory(),
         )
 
-    scores = update_partition_scores(
-        tables,
-        corpus.shard(context.partition_key),
-        selector,
-        load=load,
-        storage_options=corpus.source_options(),
-        on_progress=reporter(context.log),
-    )
-    context.log.info(_story(scores))
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(_content_digest(scores.table, selector.fingerprint)),
-        metadata={
-            "selector_fingerprint": selector.fingerprint,
-            "dagster/partition_row_count": len(scores.table),
-            "dagster/uri": tables.root.table_uri("scores"),
-            "documents_scored": scores.n_scored,
-            "documents_resumed": scores.n_resumed,
-            "documents_reused": scores.n_reused,
-            "tokens": int(pc.sum(scores.table["n_tokens"]).as_py() or 0),
-            "tokens_scored": scores.tokens_scored,
-            "seconds_scoring": round(scores.seconds, 3),
-            "tokens_per_second": round(scores.tokens_scored / scores.seconds, 1) if scores.seconds else 0.0,
-            **_distribution(scores.table),
-        },
-    )
+
+def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
+    """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions."""
+    hours = scores.seconds / 3600
+    return {
+        "dagster/partition_row_count": len(scores.table),
+        "documents_scored": scores.n_scored,
+        "documents_resumed": scores.n_resumed,
+        "documents_reused": scores.n_reused,
+        "tokens": int(pc.sum(scores.table["n_tokens"]).as_py() or 0),
+        "tokens_scored": scores.tokens_scored,
+        "seconds_scoring": round(scores.seconds, 3),
+        "tokens_per_second": round(scores.tokens_scored / scores.seconds, 1) if scores.seconds else 0.0,
+        "device_hours": hours,
+        "money": hours * cost.price_per_device_hour,
+    }
 
 
 def _story(scores: PartitionScores) -> str:

@@ -4,10 +4,34 @@ import json
 from dataclasses import asdict, dataclass
 
 import duckdb
+import pyarrow as pa
 
 from attninf_assets.store.root import Root
 
-__all__ = ["Approval", "Estimate", "Rates", "Spent", "measured_rates", "read_approval", "rescoring_estimate", "spent"]
+__all__ = [
+    "SCORING_HISTORY",
+    "Approval",
+    "Estimate",
+    "Rates",
+    "Spent",
+    "measured_rates",
+    "read_approval",
+    "rescoring_estimate",
+    "scoring_history",
+    "spent",
+]
+
+SCORING_HISTORY = pa.schema(
+    [
+        pa.field(name, type_, nullable=False)
+        for name, type_ in [
+            ("domain", pa.string()),
+            ("shard", pa.string()),
+            ("tokens_scored", pa.int64()),
+            ("seconds", pa.float64()),
+        ]
+    ]
+)
 
 _RUNS_MEASURED = 50  # the latest runs that scored anything
 
@@ -103,6 +127,21 @@ def rescoring_estimate(
         hours = tokens / rates.tokens_per_second / 3600
     money = None if hours is None else hours * price_per_device_hour
     return Estimate(partitions, documents, n_bytes, tokens, hours, money)
+
+
+def scoring_history(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.Table:
+    """From the view `scoring_runs`: every update that scored something by this selector, in order of their commits.
+
+    The order is that of the versions committed, so no clock decides it. Columns: SCORING_HISTORY.
+    """
+    history = connection.sql(
+        """
+        SELECT domain, shard, tokens_scored, seconds FROM scoring_runs
+        WHERE selector_fingerprint = $fingerprint AND tokens_scored > 0 ORDER BY scores_version, domain, shard
+        """,
+        params={"fingerprint": selector_fingerprint},
+    )
+    return history.to_arrow_table().cast(SCORING_HISTORY)
 
 
 def spent(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, since: str) -> Spent:

@@ -1,0 +1,102 @@
+"""Runs that died with their machine are noticed: each run holds a lock that its process cannot outlive.
+
+The executor takes the lock, the launcher (named in dagster.yaml) looks at it when Dagster's run monitoring asks, and
+the operating system gives it back with the process, however that ends. A run whose lock is free has died; one without
+a lock file here, or with one from another host, may live elsewhere and is left alone.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.base import LaunchRunContext
+
+
+def _lock_of(instance: dg.DagsterInstance, run_id: str) -> Path:
+    return Path(instance.root_directory) / "living_runs" / run_id
+
+
+@contextmanager
+def held_while_running(lock: Path) -> Iterator[None]:
+    """Hold a run's lock. Its file is there only while it is held, or after its process was killed."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    unseen = lock.with_name(f".{lock.name}.{os.getpid()}")
+    with unseen.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(socket.gethostname())
+        file.flush()
+        unseen.rename(lock)  # appears locked
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def is_dead(lock: Path) -> bool:
+    """Whether the process that held this lock is gone; False where that cannot be known."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return file.read() == socket.gethostname()
+    except (FileNotFoundError, BlockingIOError):
+        return False
+
+
+class _Living(dg.Executor):
+    """Another executor, during whose work the run's lock is held."""
+
+    def __init__(self, executor: dg.Executor) -> None:
+        self._executor = executor
+
+    @property
+    def retries(self) -> Any:
+        return self._executor.retries
+
+    @property
+    def step_dependency_config(self) -> Any:
+        return self._executor.step_dependency_config
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        with held_while_running(_lock_of(plan_context.instance, plan_context.run_id)):
+            yield from self._executor.execute(plan_context, execution_plan)
+
+
+def _create(context: dg.InitExecutorContext) -> dg.Executor:
+    create = dg.in_process_executor.executor_creation_fn
+    assert create is not None
+    return _Living(create(context))
+
+
+# All steps in the run's own process, which holds the run's lock meanwhile.
+living_in_process_executor = dg.ExecutorDefinition(
+    name="in_process", config_schema=dg.in_process_executor.config_schema.as_field(), executor_creation_fn=_create
+)
+
+
+class LockCheckingRunLauncher(dg.DefaultRunLauncher):
+    """Dagster's launcher for one machine, which also knows whether a run is dead, whoever launched it."""
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Yes: run monitoring asks."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """FAILED for a run that has died: Dagster then marks it failed, retries it and frees its place in the pools."""
+        if is_dead(_lock_of(self._instance, run.run_id)):
+            return CheckRunHealthResult(WorkerStatus.FAILED, "the process of the run is gone")
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Launch a run, and forget the locks of dead runs that are known to be dead by now."""
+        for lock in _lock_of(self._instance, "").glob("[!.]*"):
+            run = self._instance.get_run_by_id(lock.name)
+            if run is None or run.is_finished:
+                lock.unlink(missing_ok=True)
+        super().launch_run(context)

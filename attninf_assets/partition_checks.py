@@ -1,0 +1,170 @@
+"""What must hold of each shard, looked up in the tables themselves and not in the code that wrote them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dagster as dg
+import duckdb
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from attninf_assets.partitions import corpus_shards
+from attninf_assets.resources import LakeResource
+from attninf_assets.store.query import connect
+from attninf_assets.store.selectors import current_selector
+
+RAW_CORPUS, SCORES = dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")
+
+MAX_QUARANTINED = 0.05  # of a shard's rows
+MAX_WITHOUT_SCORE = 0.01  # of a shard's documents: no tokens, or a loss below 1e-4 nats
+
+_WARN = dg.AssetCheckSeverity.WARN
+
+
+@dataclass(frozen=True)
+class PartitionCheck:
+    """A check of one partition at a time."""
+
+    asset: dg.AssetKey
+    judge: Callable[[str, LakeResource], dg.AssetCheckResult]  # the partition's key, where its rows are
+
+    def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
+        """The check of one partition, as an event about the partition's last materialization."""
+        result = self.judge(key, lake)
+        wanted = dg.AssetRecordsFilter(self.asset, asset_partitions=[key])
+        made = instance.fetch_materializations(wanted, limit=1).records
+        return dg.AssetCheckEvaluation(
+            asset_key=self.asset,
+            check_name=self.judge.__name__,
+            passed=result.passed,
+            severity=result.severity,
+            metadata=result.metadata,
+            partition=key,
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
+            )
+            if made
+            else None,
+        )
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The check over all partitions of a run."""
+
+        @dg.asset_check(  # type: ignore[arg-type]  # a stream of events is as welcome as a result
+            asset=self.asset,
+            name=self.judge.__name__,
+            description=self.judge.__doc__,
+            partitions_def=corpus_shards,
+        )
+        def evaluated(
+            context: dg.AssetCheckExecutionContext, lake: LakeResource
+        ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+            for key in context.partition_keys:
+                yield self.evaluation(context.instance, key, lake)
+            yield dg.Output(None)
+
+        return evaluated
+
+
+@contextmanager
+def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """A connection with the views, and a condition that holds for the rows of the partition."""
+    domain, shard = key.split(".")
+    with connect(lake.lake(), *tables) as connection:
+        yield connection, f"domain = '{domain}' AND shard = '{shard}'"
+
+
+def quarantine_is_small(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """At most 5 % of the shard's rows were refused."""
+    with _partition(key, lake, "documents", "quarantine") as (connection, here):
+        indexed = count_rows(connection, f"documents WHERE {here}")
+        reasons = connection.execute(
+            f"SELECT reason, count(*) FROM quarantine WHERE {here} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
+        ).fetchall()
+        refused = count_rows(connection, f"quarantine WHERE {here}")
+    return dg.AssetCheckResult(
+        passed=refused <= MAX_QUARANTINED * (indexed + refused),
+        severity=_WARN,
+        metadata={"documents": indexed, "quarantined": refused, "reasons": dg.MetadataValue.json(dict(reasons))},
+    )
+
+
+def document_ids_are_unique(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """No document of the shard has the id of another document of its domain, in this shard or any other."""
+    domain, _ = key.split(".")
+    with _partition(key, lake, "documents") as (connection, here):
+        repeated = connection.execute(
+            f"SELECT doc_id, count(*) FROM documents WHERE domain = '{domain}' AND doc_id IN "
+            f"(SELECT doc_id FROM documents WHERE {here}) GROUP BY 1 HAVING count(*) > 1 LIMIT 10"
+        ).fetchall()
+    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(dict(repeated))})
+
+
+def every_document_is_scored_once(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """Every indexed document of the shard has exactly one score row, for the text that was indexed; no row is extra."""
+    with _partition(key, lake, "documents", "scores", "quarantine") as (connection, here):
+        ((unscored, orphaned, repeated),) = connection.execute(
+            f"""
+            WITH d AS (SELECT * FROM documents WHERE {here}), s AS (SELECT * FROM scores WHERE {here})
+            SELECT (SELECT count(*) FROM d ANTI JOIN s USING (doc_id, text_sha256)),
+                   (SELECT count(*) FROM s ANTI JOIN d USING (doc_id, text_sha256)),
+                   (SELECT count(*) - count(DISTINCT doc_id) FROM s)
+            """
+        ).fetchall()
+        refused = count_rows(connection, f"quarantine WHERE {here}")
+    return dg.AssetCheckResult(
+        passed=unscored == orphaned == repeated == 0,
+        metadata={"unscored": unscored, "without_document": orphaned, "repeated": repeated, "quarantined": refused},
+    )
+
+
+def losses_are_finite(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """Every loss is a finite number, not negative, and every score that is not null is finite."""
+    with _partition(key, lake, "scores") as (connection, here):
+        wrong = count_rows(
+            connection,
+            f"scores WHERE {here} AND NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
+            "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
+        )
+    return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_losses": wrong})
+
+
+def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """At most 1 % of the shard's documents have a null score: no tokens, or no loss to speak of."""
+    with _partition(key, lake, "scores") as (connection, here):
+        total = count_rows(connection, f"scores WHERE {here}")
+        null = count_rows(connection, f"scores WHERE {here} AND score IS NULL")
+    return dg.AssetCheckResult(
+        passed=null <= MAX_WITHOUT_SCORE * total, severity=_WARN, metadata={"documents": total, "without_score": null}
+    )
+
+
+def one_selector_per_partition(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """All scores of the shard are by the selector in use."""
+    fingerprint = current_selector(lake.storage_root()).selector.fingerprint
+    with _partition(key, lake, "scores") as (connection, here):
+        found = [
+            row[0]
+            for row in connection.execute(f"SELECT DISTINCT selector_fingerprint FROM scores WHERE {here}").fetchall()
+        ]
+    return dg.AssetCheckResult(
+        passed=set(found) <= {fingerprint}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
+    )
+
+
+def count_rows(connection: duckdb.DuckDBPyConnection, what: str) -> int:
+    """How many rows there are in a view, or in `view WHERE condition`."""
+    (row,) = connection.execute(f"SELECT count(*) FROM {what}").fetchall()
+    return int(row[0])
+
+
+CORPUS_CHECKS = [PartitionCheck(RAW_CORPUS, judge) for judge in (quarantine_is_small, document_ids_are_unique)]
+SCORE_CHECKS = [
+    PartitionCheck(SCORES, judge)
+    for judge in (
+        every_document_is_scored_once,
+        losses_are_finite,
+        few_documents_without_score,
+        one_selector_per_partition,
+    )
+]

@@ -1,0 +1,130 @@
+"""Assets whose runs go through several partitions, each on its own: its own event, at once, or its own error.
+
+What a run's one result says, Dagster says of every partition alike: one data version, one provenance, all at the end.
+So such an asset emits each partition's materialization itself, as soon as the partition is finished, with the very
+tags that Dagster gives a run of that partition alone, and then a result that makes no materializations.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+
+import dagster as dg
+from dagster._core.definitions import data_version as tags
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+from attninf_assets.partition_checks import PartitionCheck
+from attninf_assets.resources import LakeResource
+
+PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
+
+# The mark by which Dagster knows assets that have emitted their events already: it writes none for this result.
+_NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
+    metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+)
+
+
+class HopelessError(Exception):
+    """The `__cause__` would befall every partition that is left: the run ends with it, here and now."""
+
+
+@contextmanager
+def every_partition_concerned() -> Iterator[None]:
+    """What fails in this block fails for every partition of the run."""
+    try:
+        yield
+    except Exception as error:
+        raise HopelessError from error
+
+
+def each_partition(
+    context: dg.AssetExecutionContext,
+    materialize: Callable[[str], dg.MaterializeResult],
+    *,
+    lake: LakeResource,
+    checks: Sequence[PartitionCheck],
+) -> PartitionEvents:
+    """The events of a run: `materialize` is called for one partition key after the other.
+
+    A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
+    the checks of the others were evaluated, which Dagster itself would skip. When a step is tried again, partitions
+    that it finished before are not visited a second time.
+    """
+    keys = context.partition_keys
+    finished = _finished_before(context)
+    failed: dict[str, Exception] = {}
+    hopeless: BaseException | None = None
+    for key in keys:
+        if key in finished:
+            continue
+        provenance = _provenance(context, key)
+        try:
+            result = materialize(key)
+        except HopelessError as error:
+            hopeless = error.__cause__
+            break
+        except Exception as error:  # one broken partition is no reason to leave the others
+            context.log.error(f"{key} failed: {type(error).__name__}: {error}", exc_info=len(keys) > 1)
+            failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
+            continue
+        finished.append(key)
+        yield _materialization(context.asset_key, key, result, provenance)
+    if hopeless is None and not failed:
+        yield _NO_MORE_EVENTS
+        return
+    for key in finished:
+        for check in checks:
+            yield check.evaluation(context.instance, key, lake)
+    raise hopeless or _error(failed, n_partitions=len(keys))
+
+
+def _error(failed: dict[str, Exception], *, n_partitions: int) -> Exception:
+    if n_partitions == 1:
+        return next(iter(failed.values()))
+    what = "; ".join(f"{key} ({type(error).__name__}: {error})" for key, error in failed.items())
+    return ExceptionGroup(f"{len(failed)} of the run's {n_partitions} partitions failed: {what}", [*failed.values()])
+
+
+def _finished_before(context: dg.AssetExecutionContext) -> list[str]:
+    """Partitions that an earlier attempt of this very step finished."""
+    if not context.retry_number:
+        return []
+    entries = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+    return [event.partition for event in events if event.asset_key == context.asset_key and event.partition is not None]
+
+
+def _materialization(
+    asset: dg.AssetKey, key: str, result: dg.MaterializeResult, provenance: dict[str, str]
+) -> dg.AssetMaterialization:
+    assert result.data_version is not None, "the versions of partitions are their own"
+    versions = {tags.DATA_VERSION_TAG: result.data_version.value, tags.DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    return dg.AssetMaterialization(asset, partition=key, metadata=result.metadata, tags={**provenance, **versions})
+
+
+def _provenance(context: dg.AssetExecutionContext, key: str) -> dict[str, str]:
+    """The code and the inputs that the partition is about to be made from, as Dagster's tags.
+
+    An input without an event of the same partition counts as unpartitioned. Pointers are to be older than what is then
+    read: what lands in between makes the partition stale, not current.
+    """
+    spec = context.assets_def.get_asset_spec(context.asset_key)
+    found = {tags.CODE_VERSION_TAG: spec.code_version or context.run.run_id}
+    for dependency in spec.deps:
+        record = _latest(context.instance, dependency.asset_key, key)
+        partitioned = record is not None
+        record = record or _latest(context.instance, dependency.asset_key, None)
+        version = record and tags.extract_data_version_from_entry(record.event_log_entry)
+        value = (version or tags.DEFAULT_DATA_VERSION).value
+        found[tags.get_input_data_version_tag(dependency.asset_key)] = (
+            sha256(value.encode()).hexdigest() if partitioned else value
+        )
+        pointer = tags.NULL_EVENT_POINTER if record is None else str(record.storage_id)
+        found[tags.get_input_event_pointer_tag(dependency.asset_key)] = pointer
+    return found
+
+
+def _latest(instance: dg.DagsterInstance, asset: dg.AssetKey, key: str | None) -> dg.EventLogRecord | None:
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=None if key is None else [key])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0] if records else None

@@ -1,0 +1,116 @@
+"""Locks of runs, between real processes that end in every way."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.launcher import WorkerStatus
+
+from attninf_assets.liveness import LockCheckingRunLauncher, held_while_running, is_dead, living_in_process_executor
+
+HOLD = """
+import sys
+from pathlib import Path
+from attninf_assets.liveness import held_while_running
+with held_while_running(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "living_runs" / "run"
+
+
+@pytest.fixture
+def holder(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock until a line is written to it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_lives_while_its_process_does_and_is_dead_once_that_was_killed(
+    lock: Path, holder: subprocess.Popen[str]
+) -> None:
+    assert lock.exists()
+    assert [is_dead(lock), is_dead(lock)] == [False, False]
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert [is_dead(lock), is_dead(lock)] == [True, True]
+
+
+def test_a_process_that_ends_by_itself_leaves_no_lock(lock: Path, holder: subprocess.Popen[str]) -> None:
+    holder.communicate("\n")
+    assert list(lock.parent.iterdir()) == []
+    assert not is_dead(lock)
+
+
+def test_a_run_that_fails_leaves_no_lock(lock: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), held_while_running(lock):
+        raise ValueError("broken")
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_a_lock_from_another_host_says_nothing(lock: Path, holder: subprocess.Popen[str]) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    lock.write_text("another-host")
+    assert not is_dead(lock)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with the launcher that dagster.yaml names."""
+    launcher = {"module": "attninf_assets.liveness", "class": "LockCheckingRunLauncher"}
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"run_launcher": launcher}) as instance:
+        yield instance
+
+
+def test_the_launcher_fails_the_dead_and_nobody_else(
+    instance: dg.DagsterInstance, lock: Path, holder: subprocess.Popen[str]
+) -> None:
+    launcher = instance.run_launcher
+    assert isinstance(launcher, LockCheckingRunLauncher)
+    assert launcher.supports_check_run_worker_health
+
+    def health(run_id: str) -> WorkerStatus:
+        return launcher.check_run_worker_health(dg.DagsterRun("job", run_id)).status
+
+    assert [health("run"), health("elsewhere")] == [WorkerStatus.RUNNING, WorkerStatus.RUNNING]
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert [health("run"), health("elsewhere")] == [WorkerStatus.FAILED, WorkerStatus.RUNNING]
+
+
+def test_a_run_holds_its_lock_from_its_first_step_to_its_last(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    job = dg.reconstructable(job_that_looks)
+    config = {"ops": {"look": {"config": {"locks": str(tmp_path / "living_runs"), "seen": str(seen)}}}}
+    with dg.execute_job(job, instance=instance, run_config=config) as result:
+        assert result.success
+        assert seen.read_text() == result.run_id
+    assert list((tmp_path / "living_runs").iterdir()) == []
+
+
+@dg.op(config_schema={"locks": str, "seen": str})
+def look(context: dg.OpExecutionContext) -> None:
+    """Writes down which locks there are."""
+    found = [path for path in Path(context.op_config["locks"]).iterdir() if not is_dead(path)]
+    Path(context.op_config["seen"]).write_text(" ".join(path.name for path in found))
+
+
+@dg.job(executor_def=living_in_process_executor)
+def job_that_looks() -> None:
+    look()
