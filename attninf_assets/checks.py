@@ -27,22 +27,22 @@ _WARN = dg.AssetCheckSeverity.WARN
 @contextmanager
 def _partition(
     context: dg.AssetCheckExecutionContext, lake: LakeResource, *tables: str
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-    """A connection with the views, and a condition that holds for the rows of the check's partition."""
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose views hold the check's partition alone."""
     domain, shard = context.partition_key.split(".")
-    with connect(lake.lake(), *tables) as connection:
-        yield connection, f"domain = '{domain}' AND shard = '{shard}'"
+    with connect(lake.lake(), *tables, where={"domain": domain, "shard": shard}) as connection:
+        yield connection
 
 
 @dg.asset_check(asset=raw_corpus, partitions_def=corpus_shards)
 def quarantine_is_small(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 5 % of the shard's rows were refused."""
-    with _partition(context, lake, "documents", "quarantine") as (connection, here):
-        indexed = _count(connection, f"documents WHERE {here}")
+    with _partition(context, lake, "documents", "quarantine") as connection:
+        indexed = _count(connection, "documents")
         reasons = connection.execute(
-            f"SELECT reason, count(*) FROM quarantine WHERE {here} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
+            "SELECT reason, count(*) FROM quarantine GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
         ).fetchall()
-        refused = _count(connection, f"quarantine WHERE {here}")
+        refused = _count(connection, "quarantine")
     return dg.AssetCheckResult(
         passed=refused <= MAX_QUARANTINED * (indexed + refused),
         severity=_WARN,
@@ -53,11 +53,12 @@ def quarantine_is_small(context: dg.AssetCheckExecutionContext, lake: LakeResour
 @dg.asset_check(asset=raw_corpus, partitions_def=corpus_shards)
 def document_ids_are_unique(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """No document of the shard has the id of another document of its domain, in this shard or any other."""
-    domain, _ = context.partition_key.split(".")
-    with _partition(context, lake, "documents") as (connection, here):
+    domain, shard = context.partition_key.split(".")
+    with connect(lake.lake(), "documents", where={"domain": domain}) as connection:
         repeated = connection.execute(
-            f"SELECT doc_id, count(*) FROM documents WHERE domain = '{domain}' AND doc_id IN "
-            f"(SELECT doc_id FROM documents WHERE {here}) GROUP BY 1 HAVING count(*) > 1 LIMIT 10"
+            "SELECT doc_id, count(*) FROM documents WHERE doc_id IN "
+            "(SELECT doc_id FROM documents WHERE shard = $1) GROUP BY 1 HAVING count(*) > 1 LIMIT 10",
+            [shard],
         ).fetchall()
     return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(dict(repeated))})
 
@@ -92,16 +93,15 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
 def every_document_is_scored_once(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """Every indexed document of the shard has exactly one score row, for the text that was indexed; no row is extra."""
-    with _partition(context, lake, "documents", "scores", "quarantine") as (connection, here):
+    with _partition(context, lake, "documents", "scores", "quarantine") as connection:
         ((unscored, orphaned, repeated),) = connection.execute(
-            f"""
-            WITH d AS (SELECT * FROM documents WHERE {here}), s AS (SELECT * FROM scores WHERE {here})
-            SELECT (SELECT count(*) FROM d ANTI JOIN s USING (doc_id, text_sha256)),
-                   (SELECT count(*) FROM s ANTI JOIN d USING (doc_id, text_sha256)),
-                   (SELECT count(*) - count(DISTINCT doc_id) FROM s)
+            """
+            SELECT (SELECT count(*) FROM documents ANTI JOIN scores USING (doc_id, text_sha256)),
+                   (SELECT count(*) FROM scores ANTI JOIN documents USING (doc_id, text_sha256)),
+                   (SELECT count(*) - count(DISTINCT doc_id) FROM scores)
             """
         ).fetchall()
-        refused = _count(connection, f"quarantine WHERE {here}")
+        refused = _count(connection, "quarantine")
     return dg.AssetCheckResult(
         passed=unscored == orphaned == repeated == 0,
         metadata={"unscored": unscored, "without_document": orphaned, "repeated": repeated, "quarantined": refused},
@@ -111,10 +111,10 @@ def every_document_is_scored_once(context: dg.AssetCheckExecutionContext, lake: 
 @dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
 def losses_are_finite(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """Every loss is a finite number, not negative, and every score that is not null is finite."""
-    with _partition(context, lake, "scores") as (connection, here):
+    with _partition(context, lake, "scores") as connection:
         wrong = _count(
             connection,
-            f"scores WHERE {here} AND NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
+            "scores WHERE NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
             "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
         )
     return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_losses": wrong})
@@ -123,9 +123,9 @@ def losses_are_finite(context: dg.AssetCheckExecutionContext, lake: LakeResource
 @dg.asset_check(asset=attention_influence_scores, partitions_def=corpus_shards)
 def few_documents_without_score(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 1 % of the shard's documents have a null score: no tokens, or no loss to speak of."""
-    with _partition(context, lake, "scores") as (connection, here):
-        total = _count(connection, f"scores WHERE {here}")
-        null = _count(connection, f"scores WHERE {here} AND score IS NULL")
+    with _partition(context, lake, "scores") as connection:
+        total = _count(connection, "scores")
+        null = _count(connection, "scores WHERE score IS NULL")
     return dg.AssetCheckResult(
         passed=null <= MAX_WITHOUT_SCORE * total, severity=_WARN, metadata={"documents": total, "without_score": null}
     )
@@ -135,11 +135,8 @@ def few_documents_without_score(context: dg.AssetCheckExecutionContext, lake: La
 def one_selector_per_partition(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
     """All scores of the shard are by the selector in use."""
     fingerprint = current_selector(lake.storage_root()).selector.fingerprint
-    with _partition(context, lake, "scores") as (connection, here):
-        found = [
-            row[0]
-            for row in connection.execute(f"SELECT DISTINCT selector_fingerprint FROM scores WHERE {here}").fetchall()
-        ]
+    with _partition(context, lake, "scores") as connection:
+        found = [row[0] for row in connection.execute("SELECT DISTINCT selector_fingerprint FROM scores").fetchall()]
     return dg.AssetCheckResult(
         passed=set(found) <= {fingerprint}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
     )
