@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from attninf_assets.corpus.filesystems import StorageOptions
 from attninf_assets.corpus.schema import Shard
 from attninf_assets.corpus.texts import indexed_documents
 from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
@@ -44,7 +45,7 @@ def mixed_documents(
     shards: Mapping[str, Shard],
     *,
     selector_fingerprint: str,
-    storage_options: Mapping[str, str],
+    storage_options: StorageOptions,
     on_progress: OnProgress = ignore_progress,
 ) -> Iterator[MixedDocument]:
     """Every document of the table `documents`, shard by shard, read back from where it landed.

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import duckdb
 import pyarrow as pa
+import pyarrow.fs as pafs
 from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.spec import AbstractFileSystem
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
@@ -28,9 +30,20 @@ _SQL_TYPES = {
 }
 
 
-class _OfArrow(ArrowFSWrapper):
+class _OfRoot(ArrowFSWrapper):
+    """The root's filesystem, asked for anew for every file that is opened."""
+
     protocol = _SCHEME
     cachable = False  # two connections may reach different servers
+    root_marker = ""
+
+    def __init__(self, root: Root) -> None:
+        AbstractFileSystem.__init__(self)  # not the wrapper's own, which keeps one filesystem for good
+        self._root = root
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        return self._root.filesystem()[0]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:  # the inherited one takes the bucket for a host, and drops it
@@ -62,8 +75,7 @@ def connect(
     if threads is not None:
         connection.execute(f"SET threads = {int(threads)}")
     if not lake.root.is_local:
-        filesystem, _ = lake.root.filesystem()
-        connection.register_filesystem(_OfArrow(filesystem))
+        connection.register_filesystem(_OfRoot(lake.root))
     for name in tables:
         connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name, where or {})}')
     return connection
