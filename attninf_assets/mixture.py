@@ -40,6 +40,13 @@ def current_manifest(root: Root, settings: MixSettings, provenance: Mapping[str,
     return manifest
 
 
+def indexed_bytes(lake: Lake) -> int:
+    """The size of all indexed documents' texts in UTF-8."""
+    with connect(lake, "documents") as connection:
+        ((n_bytes,),) = connection.execute("SELECT coalesce(sum(n_bytes), 0)::BIGINT FROM documents").fetchall()
+    return int(n_bytes)
+
+
 def mixed_documents(
     lake: Lake,
     shards: Mapping[str, Shard],
