@@ -184,7 +184,7 @@ class ScoringRuns:
         of_commit = n // 3
         of_chunks = n - of_commit
         chunks = [(i * (self.n_chunks + 1) // of_chunks, 0.005 * (i % 4)) for i in range(of_chunks)]
-        return [*chunks, *((None, i / of_commit * self.seconds_of_commit) for i in range(of_commit))]
+        return [*chunks, *((None, (i / of_commit) ** 2 * self.seconds_of_commit) for i in range(of_commit))]
 
     def kill_and_run_again(self, name: str, *, begun: int | None, after: float) -> Outcome:
         """Kill a run over a new shard, then run it to the end.

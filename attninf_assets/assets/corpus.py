@@ -1,11 +1,9 @@
 """The corpus as it landed."""
 
 import dagster as dg
-import pyarrow as pa
 
 from attninf_assets.assets.metadata import column_schema, quantiles
-from attninf_assets.corpus.duplicates import ids_elsewhere
-from attninf_assets.corpus.indexing import index_shard
+from attninf_assets.corpus.duplicates import index_and_store
 from attninf_assets.partitions import corpus_shards
 from attninf_assets.resources import CorpusResource, LakeResource
 from attninf_assets.retries import transient_faults_retried
@@ -29,16 +27,10 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
     landed = corpus.landed_shard(context.partition_key)
     shard = landed.shard
     tables = lake.lake()
-    where = {"domain": shard.domain, "shard": shard.name}
-
-    def known_elsewhere(ids: pa.Array) -> set[str]:
-        return ids_elsewhere(tables, ids, domain=shard.domain, shard=shard.name)
-
-    indexed = index_shard(shard, storage_options=corpus.source_options(), known_elsewhere=known_elsewhere)
-    tables.replace_if_changed("quarantine", indexed.quarantine, where=where)
-    version, changed = tables.replace_if_changed("documents", indexed.documents, where=where)
+    stored = index_and_store(tables, shard, storage_options=corpus.source_options())
+    indexed = stored.indexed
     context.log.info(
-        f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if changed else 'found unchanged'}, "
+        f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if stored.changed else 'found unchanged'}, "
         f"{indexed.n_refused:,} rows refused"
     )
     return dg.MaterializeResult(
@@ -53,6 +45,6 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
             "bytes": indexed.n_bytes,
             "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
             "first_documents": dg.MetadataValue.md("\n\n".join(f"```text\n{p}\n```" for p in indexed.previews)),
-            "delta_version": version,
+            "delta_version": stored.version,
         },
     )

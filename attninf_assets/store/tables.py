@@ -153,6 +153,20 @@ class Lake:
             return []
         return [f"{self.root.table_uri(name)}/{path}" for path in snapshot.within(wanted)["path"].to_pylist()]
 
+    def partitions_written(
+        self, name: str, *, since: int | None, until: int, where: Mapping[str, str]
+    ) -> list[dict[str, str]]:
+        """The partitions within `where` with a file at version `until` that was not there at `since`, None: before all.
+
+        So those written in between, by whomever, a compaction included.
+        """
+        wanted = self._checked(name, where)
+        files = snapshot_at(self.root, name, until).within(wanted)
+        if since is not None:
+            before = snapshot_at(self.root, name, since).within(wanted)
+            files = files.filter(pc.invert(pc.is_in(files["path"], value_set=before["path"])))
+        return files.select(PARTITIONED_BY[name]).group_by(PARTITIONED_BY[name]).aggregate([]).to_pylist()
+
     def version(self, name: str) -> int | None:
         """The table's current version, None if there is no table."""
         snapshot = self._snapshot(name)
