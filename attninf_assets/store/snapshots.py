@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 from deltalake import DeltaTable
 
-from attninf_assets.store.schemas import PARTITIONED_BY
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 
 __all__ = ["Snapshot"]
+
+_PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,24 @@ class Snapshot:
             columns[column] = actions[f"partition.{column}"].cast(pa.string())
         return cls(table.version(), pa.table(columns).sort_by("path"))
 
-    def within(self, where: Mapping[str, str]) -> pa.Table:
-        """The files of the partitions with those values, in the columns of `files`."""
+    def within(self, where: Mapping[str, str], *, beyond: "Snapshot | None" = None) -> pa.Table:
+        """The files of the partitions with those values, in the columns of `files`; only those not in `beyond`."""
         files = self.files
         for column, value in where.items():
             files = files.filter(pc.equal(files[column], value))
+        if beyond is not None:
+            files = files.filter(pc.invert(pc.is_in(files["path"], value_set=beyond.files["path"])))
         return files
+
+    def dataset(self, name: str, where: Mapping[str, str], directory: pafs.FileSystem) -> ds.Dataset:
+        """The rows in those files, in the columns of `schemas.TABLES[name]`, read below the table's directory."""
+        fragments = [
+            _PARQUET.make_fragment(file.pop("path"), filesystem=directory, partition_expression=_holds(file))
+            for file in self.within(where).to_pylist()
+        ]
+        return ds.FileSystemDataset(fragments, TABLES[name], _PARQUET, directory)
+
+
+def _holds(values: Mapping[str, str]) -> pc.Expression:
+    """That a row's columns have those values."""
+    return reduce(and_, (pc.field(column) == value for column, value in values.items()), pc.scalar(True))

@@ -4,8 +4,6 @@ import errno
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
-from operator import and_
 from typing import TypeVar
 
 import pyarrow as pa
@@ -29,7 +27,6 @@ _ATTEMPTS = 40
 _LONGEST_PAUSE = 2.0  # seconds
 COMPRESSED = WriterProperties(compression="ZSTD", max_row_group_size=131_072)  # a reader holds a few groups in memory
 _LEAN = {"batch_readahead": 1, "fragment_readahead": 4}  # Arrow reads ahead 16 row groups of 4 files otherwise
-_PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 # The least and greatest values of each file's columns tell nothing here, and every reader of the log would read them.
 _LEAN_LOG = {"delta.dataSkippingNumIndexedCols": "0"}
 _FULL = "No space left on device"
@@ -161,10 +158,8 @@ class Lake:
         So those written in between, by whomever, a compaction included.
         """
         wanted = self._checked(name, where)
-        files = snapshot_at(self.root, name, until).within(wanted)
-        if since is not None:
-            before = snapshot_at(self.root, name, since).within(wanted)
-            files = files.filter(pc.invert(pc.is_in(files["path"], value_set=before["path"])))
+        before = None if since is None else snapshot_at(self.root, name, since)
+        files = snapshot_at(self.root, name, until).within(wanted, beyond=before)
         return files.select(PARTITIONED_BY[name]).group_by(PARTITIONED_BY[name]).aggregate([]).to_pylist()
 
     def version(self, name: str) -> int | None:
@@ -181,12 +176,7 @@ class Lake:
         if snapshot is None:
             return None
         filesystem, path = self.root.locate(f"tables/{name}")
-        below = pafs.SubTreeFileSystem(path, filesystem)
-        fragments = [
-            _PARQUET.make_fragment(file.pop("path"), filesystem=below, partition_expression=_holds(file))
-            for file in snapshot.within(where).to_pylist()
-        ]
-        return ds.FileSystemDataset(fragments, TABLES[name], _PARQUET, below)
+        return snapshot.dataset(name, where, pafs.SubTreeFileSystem(path, filesystem))
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """What `write` returns for the table as it is now; tried again over every commit that gets in its way."""
@@ -254,8 +244,3 @@ class Lake:
             if winners is None:
                 raise
             return winners.table
-
-
-def _holds(values: Mapping[str, str]) -> pc.Expression:
-    """That a row's columns have those values."""
-    return reduce(and_, (pc.field(column) == value for column, value in values.items()), pc.scalar(True))
