@@ -160,11 +160,12 @@ class ScoringRuns:
         self.root, self.lake, self.directory = root, Lake(root), directory
         shard = indexed_shard(self.lake, directory, "undisturbed")
         self.old = rows_of(self.lake, shard)
+        commit = f"tables/scores/_delta_log/{(self.lake.version('scores') or 0) + 1:020}.json"
         process = self.start(shard)
         _wait_until(lambda: self._written(shard) > 0)
         begin = time.perf_counter()
-        _wait_until(lambda: not rows_of(self.lake, shard).equals(self.old))
-        self.seconds_of_commit = time.perf_counter() - begin  # from the first file written to all rows seen
+        _wait_until(lambda: self.root.exists(commit))
+        self.seconds_of_commit = time.perf_counter() - begin  # from its first file to where all is to be seen
         process.join(_PATIENCE)
         assert process.exitcode == 0
         self.right = rows_of(self.lake, shard)
@@ -184,7 +185,7 @@ class ScoringRuns:
         of_commit = n // 3
         of_chunks = n - of_commit
         chunks = [(i * (self.n_chunks + 1) // of_chunks, 0.005 * (i % 4)) for i in range(of_chunks)]
-        return [*chunks, *((None, (i / of_commit) ** 2 * self.seconds_of_commit) for i in range(of_commit))]
+        return [*chunks, *((None, 1.2 * i / of_commit * self.seconds_of_commit) for i in range(of_commit))]
 
     def kill_and_run_again(self, name: str, *, begun: int | None, after: float) -> Outcome:
         """Kill a run over a new shard, then run it to the end.
@@ -255,7 +256,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.0005)
+        time.sleep(0.0001)
 
 
 def _run(root: Root, shard: Shard, journal: Path, ready: "mp.synchronize.Event") -> None:
