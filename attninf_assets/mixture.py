@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from attninf_assets.corpus.filesystems import StorageOptions
 from attninf_assets.corpus.schema import Shard
 from attninf_assets.corpus.texts import indexed_documents
 from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
@@ -39,12 +40,19 @@ def current_manifest(root: Root, settings: MixSettings, provenance: Mapping[str,
     return manifest
 
 
+def indexed_bytes(lake: Lake) -> int:
+    """The size of all indexed documents' texts in UTF-8."""
+    with connect(lake, "documents") as connection:
+        ((n_bytes,),) = connection.execute("SELECT coalesce(sum(n_bytes), 0)::BIGINT FROM documents").fetchall()
+    return int(n_bytes)
+
+
 def mixed_documents(
     lake: Lake,
     shards: Mapping[str, Shard],
     *,
     selector_fingerprint: str,
-    storage_options: Mapping[str, str],
+    storage_options: StorageOptions,
     on_progress: OnProgress = ignore_progress,
 ) -> Iterator[MixedDocument]:
     """Every document of the table `documents`, shard by shard, read back from where it landed.

@@ -67,21 +67,21 @@ class PartitionCheck:
 
 
 @contextmanager
-def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-    """A connection with the views, and a condition that holds for the rows of the partition."""
+def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose views hold the partition alone."""
     domain, shard = key.split(".")
-    with connect(lake.lake(), *tables) as connection:
-        yield connection, f"domain = '{domain}' AND shard = '{shard}'"
+    with connect(lake.lake(), *tables, where={"domain": domain, "shard": shard}) as connection:
+        yield connection
 
 
 def quarantine_is_small(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 5 % of the shard's rows were refused."""
-    with _partition(key, lake, "documents", "quarantine") as (connection, here):
-        indexed = count_rows(connection, f"documents WHERE {here}")
+    with _partition(key, lake, "documents", "quarantine") as connection:
+        indexed = count_rows(connection, "documents")
         reasons = connection.execute(
-            f"SELECT reason, count(*) FROM quarantine WHERE {here} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
+            "SELECT reason, count(*) FROM quarantine GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
         ).fetchall()
-        refused = count_rows(connection, f"quarantine WHERE {here}")
+        refused = count_rows(connection, "quarantine")
     return dg.AssetCheckResult(
         passed=refused <= MAX_QUARANTINED * (indexed + refused),
         severity=_WARN,
@@ -91,27 +91,27 @@ def quarantine_is_small(key: str, lake: LakeResource) -> dg.AssetCheckResult:
 
 def document_ids_are_unique(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """No document of the shard has the id of another document of its domain, in this shard or any other."""
-    domain, _ = key.split(".")
-    with _partition(key, lake, "documents") as (connection, here):
+    domain, shard = key.split(".")
+    with connect(lake.lake(), "documents", where={"domain": domain}) as connection:
         repeated = connection.execute(
-            f"SELECT doc_id, count(*) FROM documents WHERE domain = '{domain}' AND doc_id IN "
-            f"(SELECT doc_id FROM documents WHERE {here}) GROUP BY 1 HAVING count(*) > 1 LIMIT 10"
+            "SELECT doc_id, count(*) FROM documents WHERE doc_id IN "
+            "(SELECT doc_id FROM documents WHERE shard = $1) GROUP BY 1 HAVING count(*) > 1 LIMIT 10",
+            [shard],
         ).fetchall()
     return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(dict(repeated))})
 
 
 def every_document_is_scored_once(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """Every indexed document of the shard has exactly one score row, for the text that was indexed; no row is extra."""
-    with _partition(key, lake, "documents", "scores", "quarantine") as (connection, here):
+    with _partition(key, lake, "documents", "scores", "quarantine") as connection:
         ((unscored, orphaned, repeated),) = connection.execute(
-            f"""
-            WITH d AS (SELECT * FROM documents WHERE {here}), s AS (SELECT * FROM scores WHERE {here})
-            SELECT (SELECT count(*) FROM d ANTI JOIN s USING (doc_id, text_sha256)),
-                   (SELECT count(*) FROM s ANTI JOIN d USING (doc_id, text_sha256)),
-                   (SELECT count(*) - count(DISTINCT doc_id) FROM s)
+            """
+            SELECT (SELECT count(*) FROM documents ANTI JOIN scores USING (doc_id, text_sha256)),
+                   (SELECT count(*) FROM scores ANTI JOIN documents USING (doc_id, text_sha256)),
+                   (SELECT count(*) - count(DISTINCT doc_id) FROM scores)
             """
         ).fetchall()
-        refused = count_rows(connection, f"quarantine WHERE {here}")
+        refused = count_rows(connection, "quarantine")
     return dg.AssetCheckResult(
         passed=unscored == orphaned == repeated == 0,
         metadata={"unscored": unscored, "without_document": orphaned, "repeated": repeated, "quarantined": refused},
@@ -120,10 +120,10 @@ def every_document_is_scored_once(key: str, lake: LakeResource) -> dg.AssetCheck
 
 def losses_are_finite(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """Every loss is a finite number, not negative, and every score that is not null is finite."""
-    with _partition(key, lake, "scores") as (connection, here):
+    with _partition(key, lake, "scores") as connection:
         wrong = count_rows(
             connection,
-            f"scores WHERE {here} AND NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
+            "scores WHERE NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
             "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
         )
     return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_losses": wrong})
@@ -131,9 +131,9 @@ def losses_are_finite(key: str, lake: LakeResource) -> dg.AssetCheckResult:
 
 def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 1 % of the shard's documents have a null score: no tokens, or no loss to speak of."""
-    with _partition(key, lake, "scores") as (connection, here):
-        total = count_rows(connection, f"scores WHERE {here}")
-        null = count_rows(connection, f"scores WHERE {here} AND score IS NULL")
+    with _partition(key, lake, "scores") as connection:
+        total = count_rows(connection, "scores")
+        null = count_rows(connection, "scores WHERE score IS NULL")
     return dg.AssetCheckResult(
         passed=null <= MAX_WITHOUT_SCORE * total, severity=_WARN, metadata={"documents": total, "without_score": null}
     )
@@ -142,11 +142,8 @@ def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckRe
 def one_selector_per_partition(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """All scores of the shard are by the selector in use."""
     fingerprint = current_selector(lake.storage_root()).selector.fingerprint
-    with _partition(key, lake, "scores") as (connection, here):
-        found = [
-            row[0]
-            for row in connection.execute(f"SELECT DISTINCT selector_fingerprint FROM scores WHERE {here}").fetchall()
-        ]
+    with _partition(key, lake, "scores") as connection:
+        found = [row[0] for row in connection.execute("SELECT DISTINCT selector_fingerprint FROM scores").fetchall()]
     return dg.AssetCheckResult(
         passed=set(found) <= {fingerprint}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
     )

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from attninf_assets.corpus.filesystems import StorageOptions
 from attninf_assets.corpus.schema import Shard
 from attninf_assets.corpus.texts import indexed_documents
 from attninf_assets.influence.engine import Engine
@@ -52,7 +53,7 @@ def update_partition_scores(
     selector: Selector,
     *,
     load: Callable[[], Engine],
-    storage_options: Mapping[str, str],
+    storage_options: StorageOptions,
     on_progress: OnProgress = ignore_progress,
     stage_every: float = STAGE_EVERY,
 ) -> PartitionScores:
@@ -154,7 +155,7 @@ def _score(
     documents: pa.Table,
     missing: pl.DataFrame,
     *,
-    storage_options: Mapping[str, str],
+    storage_options: StorageOptions,
     on_progress: OnProgress,
 ) -> Iterator[pl.DataFrame]:
     """Scores of the missing documents, chunk by chunk, in the columns that are staged."""

@@ -20,6 +20,7 @@ from attninf_assets.corpus.config import (
     landed_shards,
     load_corpus_config,
 )
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.corpus.landing import LandedShard
 from attninf_assets.corpus.sample import gather_sample_corpus
 from attninf_assets.corpus.schema import Shard
@@ -61,23 +62,26 @@ class LakeResource(dg.ConfigurableResource):
 
     def check(self) -> None:
         """Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind; looks for no credentials."""
-        self._root_with({})
+        self._root_with(NO_OPTIONS)
 
     def lake(self) -> Lake:
         """The tables under the root. Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind."""
         return Lake(self.storage_root())
 
     def storage_root(self) -> Root:
-        return self._root_with(self.storage_options() if self.root.startswith("s3://") else {})
+        return self._root_with(self.storage_options() if self.root.startswith("s3://") else NO_OPTIONS)
 
-    def _root_with(self, storage_options: Mapping[str, str]) -> Root:
+    def _root_with(self, storage_options: StorageOptions) -> Root:
         try:
             return Root.at(self.root, storage_options)
         except ValueError as error:
             raise ValueError(f"ATTNINF_ROOT={self.root!r}: {error}") from error
 
-    def storage_options(self) -> Mapping[str, str]:
-        """Connection settings for `s3://` paths, resolved anew at each call through the S3 resource's own chain."""
+    def storage_options(self) -> StorageOptions:
+        """What gives the connection settings for `s3://` paths, through the S3 resource's own chain.
+
+        It is asked whenever something is opened, and temporary credentials are renewed before they expire.
+        """
         session = boto3.session.Session(
             profile_name=self.s3.profile_name,
             aws_access_key_id=self.s3.aws_access_key_id,
@@ -85,18 +89,24 @@ class LakeResource(dg.ConfigurableResource):
             aws_session_token=self.s3.aws_session_token,
             region_name=self.s3.region_name,
         )
+        credentials = session.get_credentials()
         client = self.s3.get_client()
-        options = {"AWS_REGION": client.meta.region_name, "AWS_ENDPOINT_URL": client.meta.endpoint_url}
+        connection = {"AWS_REGION": client.meta.region_name, "AWS_ENDPOINT_URL": client.meta.endpoint_url}
         if client.meta.endpoint_url.startswith("http://"):
-            options["AWS_ALLOW_HTTP"] = "true"
-        if (credentials := session.get_credentials()) is not None:
-            frozen = credentials.get_frozen_credentials()
-            options |= {
-                "AWS_ACCESS_KEY_ID": frozen.access_key,
-                "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
-                "AWS_SESSION_TOKEN": frozen.token,
-            }
-        return {name: value for name, value in options.items() if value}
+            connection["AWS_ALLOW_HTTP"] = "true"
+
+        def current() -> Mapping[str, str]:
+            options = dict(connection)
+            if credentials is not None:
+                frozen = credentials.get_frozen_credentials()
+                options |= {
+                    "AWS_ACCESS_KEY_ID": frozen.access_key,
+                    "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+                    "AWS_SESSION_TOKEN": frozen.token,
+                }
+            return {name: value for name, value in options.items() if value}
+
+        return current
 
     def model_cache(self) -> Path:
         """Where pinned models of an S3 root are kept locally once downloaded."""
@@ -135,12 +145,12 @@ class CorpusResource(dg.ConfigurableResource):
         """`shard`, with its file's size and time."""
         return find_landed_shard(self.config(), key, storage_options=self.source_options())
 
-    def source_options(self) -> Mapping[str, str]:
+    def source_options(self) -> StorageOptions:
         """Storage options for the sources: resolved only where some domain lies on S3."""
         return self._options(*(source.root for source in self.config().domains))
 
-    def _options(self, *locations: str) -> Mapping[str, str]:
-        return self.lake.storage_options() if any(x.startswith("s3://") for x in locations) else {}
+    def _options(self, *locations: str) -> StorageOptions:
+        return self.lake.storage_options() if any(x.startswith("s3://") for x in locations) else NO_OPTIONS
 
 
 class SelectorResource(dg.ConfigurableResource):

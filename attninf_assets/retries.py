@@ -69,6 +69,8 @@ def _retries(context: dg.AssetExecutionContext) -> Iterator[None]:
     except Exception as error:
         if not is_transient(error):
             raise
-        context.log.warning(f"{type(error).__name__}: {error}; worth another try")
         pause = FIRST_PAUSE * 2**context.retry_number
+        if context.retry_number < MAX_RETRIES:
+            again = f"tried again in {pause} s, {context.retry_number + 1} of {MAX_RETRIES} times"
+            context.log.warning(f"{type(error).__name__}: {error}; {again}")
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error

@@ -161,9 +161,13 @@ class ScoringRuns:
         self.root, self.lake, self.directory = root, Lake(root), directory
         shard = indexed_shard(self.lake, directory, "undisturbed")
         self.old = rows_of(self.lake, shard)
+        commit = f"tables/scores/_delta_log/{(self.lake.version('scores') or 0) + 1:020}.json"
         process = self.start(shard)
+        _wait_until(lambda: self._written(shard) > 0)
+        begin = time.perf_counter()
+        _wait_until(lambda: self.root.exists(commit))
+        self.seconds_of_commit = time.perf_counter() - begin  # from its first file to where all is to be seen
         process.join(_PATIENCE)
-        self.seconds_of_commit = time.time() - self._path(shard).stat().st_mtime
         assert process.exitcode == 0
         self.right = rows_of(self.lake, shard)
         self.n_chunks, _ = self._journal(shard)
@@ -177,23 +181,25 @@ class ScoringRuns:
         assert ready.wait(_PATIENCE)
         return process
 
-    def points(self, n: int) -> list[tuple[int, float]]:
-        """Moments spread over a run, a third of them over its commit: chunks begun, and seconds after that."""
+    def points(self, n: int) -> list[tuple[int | None, float]]:
+        """Moments spread over a run, a third of them over its commit: `begun` and `after` of `kill_and_run_again`."""
         of_commit = n // 3
         of_chunks = n - of_commit
         chunks = [(i * (self.n_chunks + 1) // of_chunks, 0.005 * (i % 4)) for i in range(of_chunks)]
-        commit = [(self.n_chunks + 1, ((i + 0.5) / of_commit) ** 3 * self.seconds_of_commit) for i in range(of_commit)]
-        return chunks + commit
+        return [*chunks, *((None, 1.2 * i / of_commit * self.seconds_of_commit) for i in range(of_commit))]
 
-    def kill_and_run_again(self, name: str, *, begun: int, after: float) -> Outcome:
-        """Kill a run over a new shard `after` seconds from where it begins that chunk; then run it to the end.
+    def kill_and_run_again(self, name: str, *, begun: int | None, after: float) -> Outcome:
+        """Kill a run over a new shard, then run it to the end.
 
-        Past the last chunk comes the commit.
+        It is killed `after` seconds from where it begins its chunk number `begun`; None is where its commit writes the
+        first file.
         """
         shard = indexed_shard(self.lake, self.directory, name)
         process = self.start(shard)
-        while process.is_alive() and self._begun(shard) < begun:
-            time.sleep(0.001)
+        if begun is None:
+            _wait_until(lambda: self._written(shard) > 0 or not process.is_alive())
+        else:
+            _wait_until(lambda: self._begun(shard) >= begun or not process.is_alive())
         time.sleep(after)
         assert process.pid is not None
         with suppress(ProcessLookupError):
@@ -219,11 +225,17 @@ class ScoringRuns:
             return "the end"
         if rows.equals(self.right):
             return "the commit"
+        if self._written(shard):
+            return "the first file of the commit, nothing of it to be seen"
         staged = self._staged(shard)
         return f"{staged} of {N_DOCUMENTS} documents" if staged else "no chunk"
 
     def _staged(self, shard: Shard) -> int:
         return len(StagedScores(self.root, SELECTOR.fingerprint, shard.domain, shard.name).read())
+
+    def _written(self, shard: Shard) -> int:
+        """Files beside the one with the old rows, whole or half written."""
+        return len(self.root.list(f"tables/scores/domain={shard.domain}/shard={shard.name}")) - 1
 
     def _path(self, shard: Shard) -> Path:
         return self.directory / f"{shard.name}.journal"
@@ -239,6 +251,13 @@ class ScoringRuns:
         scored = [entry["scored"] for entry in entries if "scored" in entry]
         finished = sum(1 for entry in entries if "ended" in entry)
         return sum(1 for entry in entries if "begun" in entry) - finished, scored
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0001)
 
 
 def _run(root: Root, shard: Shard, journal: Path, ready: "mp.synchronize.Event") -> None:

@@ -14,6 +14,7 @@ __all__ = ["FaultyProxy", "faulty_proxy"]
 # Too busy; the connection closed before the server hears of it; closed after the server has done as asked.
 Fault = Literal["503", "unheard", "unanswered"]
 
+_EXPIRED = b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>'
 _BUSY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
 
 
@@ -23,6 +24,7 @@ class FaultyProxy:
 
     options: Mapping[str, str]  # storage options that lead through the proxy
     fault: Callable[[str, str, int], Fault | None] = lambda method, path, number: None
+    expired: set[str] = field(default_factory=set)  # access keys that are refused
     requests: list[tuple[str, str, Fault | None]] = field(default_factory=list)
 
     def faults(self) -> int:
@@ -46,6 +48,9 @@ def faulty_proxy(options: Mapping[str, str]) -> Iterator[FaultyProxy]:
             with lock:
                 fault = proxy.fault(self.command, self.path, len(proxy.requests))
                 proxy.requests.append((self.command, self.path, fault))
+            if any(f"Credential={key}/" in self.headers.get("Authorization", "") for key in proxy.expired):
+                self._answer(403, [("Content-Type", "application/xml")], _EXPIRED)
+                return
             if fault == "503":
                 self._answer(503, [("Content-Type", "application/xml")], _BUSY)
                 return

@@ -1,5 +1,6 @@
 """A real S3 server on the loopback interface, for as long as a test session needs one."""
 
+import json
 import os
 import shutil
 import socket
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-__all__ = ["s3_server"]
+__all__ = ["RENEWED", "s3_server"]
 
 _ACCESS_KEY = "tests"
 _SECRET_KEY = "the-secret-of-the-tests"
+RENEWED = {"AWS_ACCESS_KEY_ID": "renewed", "AWS_SECRET_ACCESS_KEY": "another-secret-of-the-tests"}  # valid as well
 _BUCKET = "lake"
 _PATIENCE = 60.0  # seconds for the server to answer
 
@@ -33,10 +35,16 @@ def s3_server() -> Iterator[dict[str, str]]:
         command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{option}={port}" for option, port in ports.items())]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
         command += ["-master.telemetry=false"]
-        environment = os.environ | {"AWS_ACCESS_KEY_ID": _ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": _SECRET_KEY}
+        keys = [(_ACCESS_KEY, _SECRET_KEY), (RENEWED["AWS_ACCESS_KEY_ID"], RENEWED["AWS_SECRET_ACCESS_KEY"])]
+        identities = [
+            {"name": access, "credentials": [{"accessKey": access, "secretKey": secret}], "actions": ["Admin"]}
+            for access, secret in keys
+        ]
+        (Path(directory) / "identities.json").write_text(json.dumps({"identities": identities}))
+        command += [f"-s3.config={directory}/identities.json"]
         log = Path(directory) / "weed.log"
         with log.open("wb") as output:
-            server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=directory)
+            server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=directory)
             try:
                 _wait(server, ports["s3.port"], log)
                 yield {

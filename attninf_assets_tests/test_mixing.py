@@ -10,6 +10,8 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,8 +19,10 @@ from hypothesis import strategies as st
 
 from attninf_assets.selection import mixing, shuffle
 from attninf_assets.selection.manifest import CORPUS_SCHEMA, Manifest, verify_training_corpus
-from attninf_assets.selection.mixing import MixedDocument, copies, write_training_corpus
+from attninf_assets.selection.mixing import MixedDocument, copies
 from attninf_assets.store.root import Root
+
+write_training_corpus = partial(mixing.write_training_corpus, n_bytes=100_000)
 
 
 def _documents(n: int) -> list[MixedDocument]:
@@ -72,7 +76,7 @@ _WEIGHTS = st.sampled_from([0.0, 0.3, 1.0, 1.5, 3.0])
     corpus_weight=_WEIGHTS,
     selected_weight=_WEIGHTS,
     rows_per_file=st.integers(1, 9),
-    n_buckets=st.integers(1, 9),
+    n_bytes=st.sampled_from([0, 1, 2**30, 2**33]),
     data=st.data(),
 )
 def test_the_rows_are_as_the_weights_say_whatever_the_order_of_arrival(
@@ -81,7 +85,7 @@ def test_the_rows_are_as_the_weights_say_whatever_the_order_of_arrival(
     corpus_weight: float,
     selected_weight: float,
     rows_per_file: int,
-    n_buckets: int,
+    n_bytes: int,
     data: st.DataObject,
 ) -> None:
     one, other = (Root.at(tmp_path_factory.mktemp("corpus")) for _ in range(2))
@@ -93,7 +97,7 @@ def test_the_rows_are_as_the_weights_say_whatever_the_order_of_arrival(
         rows_per_file=rows_per_file,
     )
     manifest = write(documents, one)
-    again = write(data.draw(st.permutations(documents)), other, n_buckets=n_buckets)
+    again = write(data.draw(st.permutations(documents)), other, n_bytes=n_bytes)
     assert manifest == again == Manifest.read(one)
     expected = _expected(documents, {"corpus": corpus_weight, "selected": selected_weight}, 7)
     assert Counter(_rows(one)) == expected
@@ -113,16 +117,40 @@ def test_the_same_documents_and_seed_give_the_same_bytes_through_every_spill(
 ) -> None:
     documents = _documents(600)
     monkeypatch.setattr(mixing, "_ROW_GROUP_BYTES", 5_000)
+    monkeypatch.setattr(mixing, "_BUCKET_BYTES", 100)
     one, other = Root.at(tmp_path / "one"), Root.at(tmp_path / "other")
-    write_training_corpus(documents, one, seed=1, selected_weight=2, rows_per_file=250, n_buckets=1)
+    write_training_corpus(documents, one, seed=1, selected_weight=2, rows_per_file=250, n_bytes=0)
     monkeypatch.setattr(shuffle, "_BUFFERED_CHARACTERS", 3_000)
-    write_training_corpus(documents[::-1], other, seed=1, selected_weight=2, rows_per_file=250, n_buckets=50)
+    write_training_corpus(documents[::-1], other, seed=1, selected_weight=2, rows_per_file=250, n_bytes=1_700)
     for path in one.list("training_corpus"):
         assert one.read_bytes(path) == other.read_bytes(path)
     assert one.list("training_corpus") == other.list("training_corpus")
     first = pq.read_metadata(f"{one.uri}/{Manifest.read(one).files[0].path}")
     assert first.num_row_groups > 5
     assert first.row_group(0).column(2).compression == "ZSTD"
+
+
+@pytest.mark.parametrize(("n", "selected_weight"), [(300, 0.0), (2_000, 1.0), (2_000, 3.5)])
+def test_memory_holds_no_more_text_at_a_time_however_large_the_corpus_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, selected_weight: float
+) -> None:
+    stated = 20_000
+    monkeypatch.setattr(mixing, "_BUCKET_BYTES", stated)
+    monkeypatch.setattr(shuffle, "_BUFFERED_CHARACTERS", stated)
+    held: list[int] = []
+    in_order = shuffle.Shuffle.in_order
+
+    def watched(self: shuffle.Shuffle) -> Iterator[pa.Table]:
+        for table in in_order(self):
+            held.append(pc.sum(pc.binary_length(table["text"])).as_py())
+            yield table
+
+    monkeypatch.setattr(shuffle.Shuffle, "in_order", watched)
+    documents = _documents(n)
+    n_bytes = sum(len(document.text.encode()) for document in documents)
+    mixing.write_training_corpus(documents, Root.at(tmp_path), n_bytes=n_bytes, seed=1, selected_weight=selected_weight)
+    assert len(held) >= n_bytes / stated
+    assert max(held) < 1.5 * stated
 
 
 def test_the_shuffle_is_global_and_another_seed_gives_another(tmp_path: Path) -> None:
@@ -162,11 +190,9 @@ def test_a_weight_that_is_none_is_refused_by_name_and_value(tmp_path: Path, weig
         write_training_corpus([], Root.at(tmp_path), seed=1, corpus_weight=weight)
 
 
-def test_sizes_below_one_are_refused(tmp_path: Path) -> None:
+def test_files_without_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rows_per_file 0"):
         write_training_corpus([], Root.at(tmp_path), seed=1, rows_per_file=0)
-    with pytest.raises(ValueError, match="n_buckets 0"):
-        write_training_corpus([], Root.at(tmp_path), seed=1, n_buckets=0)
 
 
 def test_a_document_given_twice_is_refused_and_the_old_corpus_stays(tmp_path: Path) -> None:

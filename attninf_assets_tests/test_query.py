@@ -39,6 +39,19 @@ def test_a_view_gives_the_rows_and_types_that_were_stored(root: Root) -> None:
     assert stored.cast(expected.schema) == expected
 
 
+def test_views_of_a_partition_hold_it_alone_and_read_no_other_file(root: Root) -> None:
+    lake = Lake(root)
+    for shard in "ab":
+        lake.replace("scores", scores_of("web", shard, 3), where={"domain": "web", "shard": shard})
+    for file in lake.files("scores", where={"domain": "web", "shard": "b"}):
+        root.write_bytes(file.removeprefix(f"{root.uri}/"), b"ruined")
+    with connect(lake, "scores", "documents", where={"domain": "web", "shard": "a"}) as connection:
+        assert connection.sql("SELECT DISTINCT shard FROM scores").fetchall() == [("a",)]
+        assert connection.sql("SELECT count(*) FROM documents").fetchall() == [(0,)]
+    with pytest.raises(ValueError, match="'shard' is not one of its partitions"):
+        connect(lake, "selected_subset", where={"shard": "a"})
+
+
 def test_a_view_keeps_showing_the_version_it_was_opened_on(tmp_path: Path) -> None:
     lake = Lake(Root.at(tmp_path / "it's = here"))
     lake.replace("scores", scores_of("web", "a", 3))

@@ -97,6 +97,15 @@ def test_wrong_credentials_are_not_tried_again_whichever_library_meets_them(s3_r
         assert not is_transient(refusal.value)
 
 
+def test_what_is_waited_for_is_said_each_time(capfd: pytest.CaptureFixture[str]) -> None:
+    assert attempts(lambda: OSError("storage is down"), n_faults=99) == (False, 4)
+    told = capfd.readouterr().err
+    assert [f"OSError: storage is down; tried again in 0 s, {n} of 3 times" in told for n in range(1, 6)] == [
+        *[True] * 3,
+        *[False] * 2,
+    ]
+
+
 def test_every_asset_that_stores_something_is_tried_again() -> None:
     from attninf_assets.definitions import definitions
 

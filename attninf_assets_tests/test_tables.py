@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attninf_assets.store.handles import Handle
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.tables import Lake
@@ -270,14 +271,14 @@ def test_losing_to_other_writers_for_ever_is_an_error_that_says_so(
 ) -> None:
     lake = Lake(Root.at(tmp_path))
     lake.replace("scores", scores_of("web", "a", 1))
-    open_now = lake._open
+    take_now = lake._taken
 
-    def open_then_lose(name: str, *, version: int | None = None) -> DeltaTable | None:
-        table = open_now(name, version=version)
+    def take_then_lose(name: str) -> Handle | None:
+        handle = take_now(name)
         Lake(lake.root).replace("scores", scores_of("web", "a", 1))  # another writer commits first
-        return table
+        return handle
 
-    monkeypatch.setattr(lake, "_open", open_then_lose)
+    monkeypatch.setattr(lake, "_taken", take_then_lose)
     monkeypatch.setattr("attninf_assets.store.tables._ATTEMPTS", 3)
     with pytest.raises(RuntimeError, match=r"tables/scores: waited .* lost all 3 attempts"):
         lake.replace("scores", scores_of("web", "a", 2), where=_where("web", "a"))

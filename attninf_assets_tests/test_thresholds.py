@@ -110,6 +110,55 @@ def test_the_cut_is_the_one_a_plain_sort_gives(few: int, budget: Budget, monkeyp
     agrees()
 
 
+_CHARACTERS = st.sampled_from(["a", "b", "\0", "\x7f", "é", "\uffff", "\U0001f600"])
+_IDS = st.builds(
+    lambda prefix, ends: [prefix + end for end in ends],
+    st.sampled_from(["", "doc-", "é" * 300, "\0"]),
+    st.lists(st.text(_CHARACTERS, max_size=5), min_size=1, max_size=40, unique=True),
+)
+
+
+@pytest.mark.parametrize("few", [1, 3])
+@pytest.mark.parametrize("budget", ["documents", "tokens"])
+def test_ties_are_cut_by_doc_id_whatever_ids_look_like_and_only_few_are_sorted(
+    few: int, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "_FEW", few)
+    finish = cuts._finish
+
+    def finish_few(connection: Any, params: Any, descents: Any) -> None:
+        assert all(descent.inside <= few for descent in descents.values())
+        finish(connection, params, descents)
+
+    monkeypatch.setattr(cuts, "_finish", finish_few)
+
+    @settings(max_examples=60, deadline=None)
+    @given(ids=st.tuples(_IDS, _IDS), fraction=_FRACTIONS, data=st.data())
+    def agrees(ids: tuple[list[str], list[str]], fraction: float, data: st.DataObject) -> None:
+        scores, tokens = st.sampled_from([0.5, 0.5, 0.5, -2.0]), st.integers(1, 9)
+        rows = [
+            _row(domain, doc_id, data.draw(scores), n_tokens=data.draw(tokens))
+            for domain, of_domain in zip(("web", "it's"), ids, strict=True)
+            for doc_id in of_domain
+        ]
+        with _connection(rows) as connection:
+            found = score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
+        assert found.to_pylist() == _by_plain_sort(rows, fraction, budget)[0]
+
+    agrees()
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+@pytest.mark.parametrize("few", [1, 200_000])
+def test_many_copies_of_one_document_at_the_cut_are_refused_however_few_are_sorted(
+    few: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "_FEW", few)
+    rows = [_row("web", "a", 2.0), *[_row("web", "b", 1.0)] * copies, *(_row("web", f"c{i}", 0.0) for i in range(7))]
+    with _connection(rows) as connection, pytest.raises(ValueError, match="'b' of domain 'web' occurs more than once"):
+        score_thresholds(connection, selector_fingerprint="f", fraction=2 / len(rows), budget="documents")
+
+
 @pytest.mark.parametrize(("fraction", "n"), [(0.1, 20_000), (0.5, 100_000), (0.9, 180_000)])
 @pytest.mark.parametrize("few", [1_000, 1_000_000])
 def test_a_mass_of_ties_is_cut_by_doc_id_wherever_the_cut_lies(

@@ -37,7 +37,7 @@ def _root(kind: str, directory: str) -> Iterator[Root]:
 
 def _measure(kind: str, root: Root, directory: Path, *, points: int) -> None:
     runs = ScoringRuns(root, directory)
-    print(f"{kind}: {runs.n_chunks} chunks, each staged; then the commit takes {runs.seconds_of_commit:.2f} s")
+    print(f"{kind}: {runs.n_chunks} chunks, each staged; then the commit, {runs.seconds_of_commit * 1000:.1f} ms long")
     outcomes = []
     for number, (begun, after) in enumerate(runs.points(points)):
         outcome = runs.kill_and_run_again(f"point-{number}", begun=begun, after=after)

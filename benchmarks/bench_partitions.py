@@ -1,9 +1,12 @@
 """How reading one partition and committing one grow with the number of partitions in the table.
 
+A process's first read replays the table's log; later ones, of a table that is kept open, do not.
+
 python -m benchmarks.bench_partitions --partitions 200 --partitions 5000
 """
 
 import argparse
+import multiprocessing as mp
 import statistics
 import tempfile
 import time
@@ -11,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
 
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
@@ -18,6 +22,7 @@ from attninf_assets.store.tables import Lake
 from attninf_assets_tests.tables_of_scores import scores_of
 
 _ROWS = 200
+_WHERE = {"domain": "d0", "shard": "s7"}
 _PARTITIONS_PER_SEED = 250
 
 
@@ -33,7 +38,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="attninf-bench-") as directory:
             lake = Lake(Root.at(Path(directory)))
             _seed(lake, size)
-            for name, seconds in _measured(lake, size, arguments.repeats).items():
+            for name, seconds in _measured(lake, arguments.repeats).items():
                 ratio = seconds / first.setdefault(name, seconds)
                 print(f"{size:>6} partitions  {name:<28} {seconds * 1000:>8.1f} ms  {ratio:.2f} x")
 
@@ -46,27 +51,52 @@ def _seed(lake: Lake, size: int) -> None:
         lake.replace("scores", rows, where={"domain": f"d{begin}"})
 
 
-def _measured(lake: Lake, size: int, repeats: int) -> dict[str, float]:
-    where = {"domain": "d0", "shard": "s7"}
-
+def _measured(lake: Lake, repeats: int) -> dict[str, float]:
     def query() -> None:
-        with connect(lake, "scores") as connection:
-            connection.execute("SELECT avg(score) FROM scores WHERE domain = 'd0' AND shard = 's7'").fetchall()
+        with connect(lake, "scores", where=_WHERE) as connection:
+            connection.execute("SELECT avg(score) FROM scores").fetchall()
 
     def commit() -> None:
-        lake.replace("scores", scores_of("d0", "s7", _ROWS), where=where)
+        lake.replace("scores", scores_of("d0", "s7", _ROWS), where=_WHERE)
+
+    def read() -> None:
+        lake.read("scores", where=_WHERE)
+
+    table = DeltaTable(lake.root.table_uri("scores"))
+
+    def commit_elsewhere() -> None:
+        rows = scores_of("d0", "s8", _ROWS)
+        write_deltalake(table, rows, mode="overwrite", predicate="domain = 'd0' AND shard = 's8'")
 
     return {
-        "read one partition": _median(lambda: lake.read("scores", where=where), repeats),
-        "query one partition (DuckDB)": _median(query, repeats),
-        "first commits": _median(commit, repeats),
-        "commits after 100 more": (_median(commit, 100), _median(commit, repeats))[1],
+        "first read of a process": statistics.median(_first_read(lake.root) for _ in range(5)),
+        "read": _median(read, repeats),
+        "query (DuckDB)": _median(query, repeats),
+        "read after another's commit": _median(read, repeats, before=commit_elsewhere),
+        "commit": _median(commit, repeats),
+        "commit after 100 more": (_median(commit, 100), _median(commit, repeats))[1],
+        "commit after another's": _median(commit, repeats, before=commit_elsewhere),
     }
 
 
-def _median(action: Callable[[], object], repeats: int) -> float:
+def _first_read(root: Root) -> float:
+    with mp.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_read_once, (root,))
+
+
+def _read_once(root: Root) -> float:
+    Lake(Root.at(f"{root.uri}-of-nobody")).exists("scores")  # the libraries' own start does not count
+    return _median(lambda: Lake(root).read("scores", where=_WHERE), 1)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _median(action: Callable[[], object], repeats: int, *, before: Callable[[], object] = _nothing) -> float:
     seconds = []
     for _ in range(repeats):
+        before()
         begin = time.perf_counter()
         action()
         seconds.append(time.perf_counter() - begin)

@@ -69,7 +69,8 @@ def main() -> None:
     known: dict[str, Callable[..., Cuts]] = {"narrowing": _by_narrowing, "window": _by_window}
     methods = {name: known[name] for name in arguments.method or known}
     print(f"{arguments.rows:,} rows, memory limit {arguments.memory_limit}, {arguments.threads} threads")
-    print(f"{'scores':<18} {'budget':<10} {'method':<10} {'seconds':>8} {'peak MB':>8} {'selected':>12}  same cuts")
+    titles = f"{'seconds':>8} {'CPU s':>8} {'peak MB':>8} {'selected':>12}"
+    print(f"{'scores':<18} {'budget':<10} {'method':<10} {titles}  same cuts")
     with tempfile.TemporaryDirectory(prefix="attninf-bench-") as directory:
         file = Path(directory) / "scores.parquet"
         for spread in arguments.spread or _SPREADS:
@@ -77,17 +78,18 @@ def main() -> None:
             for budget in arguments.budget or _REACHED:
                 found: list[Cuts | None] = []
                 for name, method in methods.items():
-                    cuts, seconds, peak = _alone(method, str(file), budget, arguments.memory_limit, arguments.threads)
+                    cuts, *measured = _alone(method, str(file), budget, arguments.memory_limit, arguments.threads)
                     found.append(cuts)
                     selected = f"{sum(n for _, n, _, _ in cuts):,}" if cuts else "no memory"
                     same = "" if len(found) < 2 or None in found else str(found[0] == found[1])
-                    print(f"{spread:<18} {budget:<10} {name:<10} {seconds:>8.2f} {peak:>8.0f} {selected:>12}  {same}")
+                    figures = " ".join(f"{figure:>8.1f}" for figure in measured)
+                    print(f"{spread:<18} {budget:<10} {name:<10} {figures} {selected:>12}  {same}")
 
 
 def _alone(
     method: Callable[..., Cuts], file: str, budget: str, memory_limit: str, threads: int
-) -> tuple[Cuts | None, float, float]:
-    """Run in a process of its own: the cuts (None: out of memory), seconds, and the process's peak memory in MB."""
+) -> tuple[Cuts | None, float, float, float]:
+    """Run in a process of its own: the cuts (None: out of memory), seconds, CPU seconds, peak memory in MB."""
     context = mp.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_measured, (method, file, budget, memory_limit, threads))
@@ -95,21 +97,21 @@ def _alone(
 
 def _measured(
     method: Callable[..., Cuts], file: str, budget: str, memory_limit: str, threads: int
-) -> tuple[Cuts | None, float, float]:
+) -> tuple[Cuts | None, float, float, float]:
     with tempfile.TemporaryDirectory(prefix="attninf-bench-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET temp_directory = {literal(spill)}")
         connection.execute(f"SET memory_limit = {literal(memory_limit)}")
         connection.execute(f"SET threads = {threads}")
         connection.execute("SET enable_progress_bar = false")
         connection.execute(f"CREATE VIEW scores AS FROM {literal(file)}")
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         cuts: Cuts | None
         try:
             cuts = method(connection, budget)
         except duckdb.OutOfMemoryException:
             cuts = None
-        seconds = time.perf_counter() - begin
-    return cuts, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    return cuts, seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _by_narrowing(connection: duckdb.DuckDBPyConnection, budget: Budget) -> Cuts:

@@ -1,11 +1,9 @@
 """The corpus as it landed."""
 
 import dagster as dg
-import pyarrow as pa
 
 from attninf_assets.assets.metadata import column_schema, quantiles
-from attninf_assets.corpus.duplicates import ids_elsewhere
-from attninf_assets.corpus.indexing import index_shard
+from attninf_assets.corpus.duplicates import index_and_store
 from attninf_assets.partition_checks import CORPUS_CHECKS
 from attninf_assets.partition_runs import PartitionEvents, each_partition
 from attninf_assets.partitions import corpus_shards
@@ -32,16 +30,10 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
     def index(key: str) -> dg.MaterializeResult:
         landed = corpus.landed_shard(key)
         shard = landed.shard
-        where = {"domain": shard.domain, "shard": shard.name}
-
-        def known_elsewhere(ids: pa.Array) -> set[str]:
-            return ids_elsewhere(tables, ids, domain=shard.domain, shard=shard.name)
-
-        indexed = index_shard(shard, storage_options=corpus.source_options(), known_elsewhere=known_elsewhere)
-        tables.replace_if_changed("quarantine", indexed.quarantine, where=where)
-        version, changed = tables.replace_if_changed("documents", indexed.documents, where=where)
+        stored = index_and_store(tables, shard, storage_options=corpus.source_options())
+        indexed = stored.indexed
         context.log.info(
-            f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if changed else 'found unchanged'}, "
+            f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if stored.changed else 'found unchanged'}, "
             f"{indexed.n_refused:,} rows refused"
         )
         return dg.MaterializeResult(
@@ -56,7 +48,7 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
                 "bytes": indexed.n_bytes,
                 "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
                 "first_documents": dg.MetadataValue.md("\n\n".join(f"```text\n{p}\n```" for p in indexed.previews)),
-                "delta_version": version,
+                "delta_version": stored.version,
             },
         )
 

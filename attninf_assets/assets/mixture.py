@@ -7,7 +7,7 @@ from pydantic import Field
 
 from attninf_assets.assets.metadata import records, reporter
 from attninf_assets.assets.selection import selected_subset
-from attninf_assets.mixture import MixSettings, current_manifest, mix_provenance, mixed_documents
+from attninf_assets.mixture import MixSettings, current_manifest, indexed_bytes, mix_provenance, mixed_documents
 from attninf_assets.resources import CorpusResource, LakeResource
 from attninf_assets.retries import transient_faults_retried
 from attninf_assets.selection.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA
@@ -59,6 +59,7 @@ def training_corpus(
             on_progress=reporter(context.log),
         ),
         tables.root,
+        n_bytes=indexed_bytes(tables),
         **asdict(settings),
         provenance=provenance,
     )

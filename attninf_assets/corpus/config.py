@@ -4,12 +4,19 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import yaml
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, FoundFile, filesystem_for, found_files, join, split_glob
+from attninf_assets.corpus.filesystems import (
+    NO_OPTIONS,
+    FoundFile,
+    StorageOptions,
+    filesystem_for,
+    found_files,
+    join,
+    split_glob,
+)
 from attninf_assets.corpus.landing import LandedShard
 from attninf_assets.corpus.schema import Shard
 
@@ -56,7 +63,7 @@ class CorpusConfig:
 
 
 def load_corpus_config(
-    path_or_uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] = NO_OPTIONS
+    path_or_uri: str | os.PathLike[str], *, storage_options: StorageOptions = NO_OPTIONS
 ) -> CorpusConfig:
     """Read and validate the corpus file, all of it, before any work.
 
@@ -180,7 +187,7 @@ def _absolute_glob(files: str, *, folder: str) -> tuple[str, str]:
     return os.path.normpath(os.path.join(folder, root)), pattern
 
 
-def discover_shards(config: CorpusConfig, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[Shard]:
+def discover_shards(config: CorpusConfig, *, storage_options: StorageOptions = NO_OPTIONS) -> list[Shard]:
     """Every source file of every domain, sorted by key; a domain whose glob matches nothing contributes none.
 
     Raises ValueError if two files of a domain would have one name.
@@ -188,7 +195,7 @@ def discover_shards(config: CorpusConfig, *, storage_options: Mapping[str, str] 
     return [landed.shard for landed in landed_shards(config, storage_options=storage_options)]
 
 
-def landed_shards(config: CorpusConfig, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[LandedShard]:
+def landed_shards(config: CorpusConfig, *, storage_options: StorageOptions = NO_OPTIONS) -> list[LandedShard]:
     """`discover_shards`, each with its file's size and time as listed now."""
     landed = [shard for source in config.domains for shard in _shards(source, storage_options=storage_options)]
     return sorted(landed, key=lambda landed: landed.shard.key)
@@ -200,14 +207,12 @@ def domains_without_shards(config: CorpusConfig, shards: list[Shard]) -> list[Do
     return [source for source in config.domains if source.domain not in found]
 
 
-def find_shard(config: CorpusConfig, key: str, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> Shard:
+def find_shard(config: CorpusConfig, key: str, *, storage_options: StorageOptions = NO_OPTIONS) -> Shard:
     """The shard with this key (`<domain>.<shard>`). Raises ValueError if there is none, naming what comes near."""
     return find_landed_shard(config, key, storage_options=storage_options).shard
 
 
-def find_landed_shard(
-    config: CorpusConfig, key: str, *, storage_options: Mapping[str, str] = NO_OPTIONS
-) -> LandedShard:
+def find_landed_shard(config: CorpusConfig, key: str, *, storage_options: StorageOptions = NO_OPTIONS) -> LandedShard:
     """`find_shard`, with its file's size and time as listed now."""
     domain, _, name = key.partition(".")
     sources = {source.domain: source for source in config.domains}
@@ -227,7 +232,7 @@ def find_landed_shard(
     return shards[name]
 
 
-def _shards(source: DomainSource, *, storage_options: Mapping[str, str]) -> list[LandedShard]:
+def _shards(source: DomainSource, *, storage_options: StorageOptions) -> list[LandedShard]:
     files: dict[str, FoundFile] = {}
     for file in found_files(source.root, source.pattern, storage_options=storage_options):
         name = shard_name(file.path, format=source.format)

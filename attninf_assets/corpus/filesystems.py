@@ -2,15 +2,28 @@
 
 import fnmatch
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
 
-__all__ = ["NO_OPTIONS", "FoundFile", "filesystem_for", "found_files", "join", "split_glob"]
+__all__ = [
+    "NO_OPTIONS",
+    "FoundFile",
+    "StorageOptions",
+    "filesystem_for",
+    "found_files",
+    "join",
+    "options_now",
+    "split_glob",
+]
+
+# A connection's settings and secrets, or what gives the current ones, where credentials are renewed from time to time.
+StorageOptions = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 _RETRIES = "6"  # of a request while S3 is busy or away, with growing pauses between
@@ -26,10 +39,16 @@ class FoundFile:
     modified_ns: int  # since 1970; 0 where the storage does not say
 
 
-def filesystem_for(uri: str, storage_options: Mapping[str, str] = NO_OPTIONS) -> tuple[pa.fs.FileSystem, str]:
+def options_now(storage_options: StorageOptions) -> Mapping[str, str]:
+    """The options as they are at this moment."""
+    return storage_options() if callable(storage_options) else storage_options
+
+
+def filesystem_for(uri: str, storage_options: StorageOptions = NO_OPTIONS) -> tuple[pa.fs.FileSystem, str]:
     """The filesystem that holds `uri`, and the path of `uri` on it.
 
-    `uri` is a local path, `s3://bucket/key` or `hf://datasets/org/name/file`. For S3, `storage_options` may hold
+    `uri` is a local path, `s3://bucket/key` or `hf://datasets/org/name/file`. For S3, the filesystem is one for the
+    options as they are now, so ask for it when something is to be opened. `storage_options` may hold
     AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ALLOW_HTTP; what
     is absent is left to the cloud's own chain (environment, profile, instance role). `max_retries` bounds the
     retries of a request. Other keys are the table store's.
@@ -40,7 +59,7 @@ def filesystem_for(uri: str, storage_options: Mapping[str, str] = NO_OPTIONS) ->
     if not separator:
         return pa.fs.LocalFileSystem(), os.path.abspath(uri)
     if scheme == "s3":
-        return _s3(storage_options), path
+        return _s3(tuple(sorted(options_now(storage_options).items()))), path
     if scheme == "hf":
         from huggingface_hub import HfFileSystem  # noqa: PLC0415  slow to import, and seldom needed
 
@@ -48,7 +67,9 @@ def filesystem_for(uri: str, storage_options: Mapping[str, str] = NO_OPTIONS) ->
     raise ValueError(f"{uri}: scheme {scheme!r} is not supported; give a local path, s3://… or hf://…")
 
 
-def _s3(options: Mapping[str, str]) -> pa.fs.FileSystem:
+@lru_cache(maxsize=8)  # one keeps its connections
+def _s3(items: tuple[tuple[str, str], ...]) -> pa.fs.FileSystem:
+    options = dict(items)
     arguments: dict[str, str] = {}
     if endpoint := options.get("AWS_ENDPOINT_URL"):
         parts = urlsplit(endpoint)
@@ -86,7 +107,7 @@ def split_glob(pattern: str) -> tuple[str, str]:
     return prefix or ("/" if pattern.startswith("/") else ""), "/".join(parts[fixed:])
 
 
-def found_files(root: str, pattern: str, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> list[FoundFile]:
+def found_files(root: str, pattern: str, *, storage_options: StorageOptions = NO_OPTIONS) -> list[FoundFile]:
     """The files below the folder `root` whose path relative to it matches `pattern`, sorted by that path.
 
     `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included. As in a

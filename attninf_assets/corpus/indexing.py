@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.corpus.schema import Refusal, Shard
 from attninf_assets.store.schemas import TABLES
@@ -45,7 +45,7 @@ class IndexedShard:
 def index_shard(
     shard: Shard,
     *,
-    storage_options: Mapping[str, str] = NO_OPTIONS,
+    storage_options: StorageOptions = NO_OPTIONS,
     known_elsewhere: KnownElsewhere | None = None,
 ) -> IndexedShard:
     """Read the shard once and index it; texts are read, hashed and let go.

@@ -1,9 +1,9 @@
 """Stream a shard's rows: each becomes a document or is refused with a reason; none is dropped."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.corpus.rows import MISSING, Row, read_rows
 from attninf_assets.corpus.schema import Document, Refusal, Shard
 
@@ -22,7 +22,7 @@ class _RowRefusedError(ValueError):
     """Why a row cannot be a document; the reason is its message."""
 
 
-def read_shard(shard: Shard, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> Iterator[Document | Refusal]:
+def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) -> Iterator[Document | Refusal]:
     """The rows of a shard in source order, each a `Document` or a `Refusal`.
 
     Text is streamed: memory holds a few rows, and 16 bytes for each doc_id read so far (to find duplicates). A refused

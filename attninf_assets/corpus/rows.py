@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -11,7 +11,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, filesystem_for
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.corpus.lasting import open_source
 from attninf_assets.corpus.schema import Shard
 
 __all__ = ["MISSING", "Row", "read_rows"]
@@ -37,16 +38,13 @@ class Row:
     problem: str | None = None  # why the row has no fields at all
 
 
-def read_rows(shard: Shard, *, storage_options: Mapping[str, str] = NO_OPTIONS) -> Iterator[Row]:
+def read_rows(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) -> Iterator[Row]:
     """Every row of the shard's file in order. Raises ValueError, naming the file, for a problem of the file itself."""
-    filesystem, path = filesystem_for(shard.uri, storage_options)
-    with _naming(shard):
+    with _naming(shard), open_source(shard.uri, storage_options) as file:
         if shard.format == "parquet":
-            with filesystem.open_input_file(path) as file:
-                yield from _parquet_rows(file, shard)
+            yield from _parquet_rows(file, shard)
         else:
-            with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as stream:
-                yield from _jsonl_rows(stream, shard)
+            yield from _jsonl_rows(pa.BufferedInputStream(file, _READ_BYTES), shard)
 
 
 @contextmanager

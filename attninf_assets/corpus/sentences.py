@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.corpus.schema import Document, Shard
 
@@ -22,7 +22,7 @@ def sample_sentences(
     *,
     n: int,
     seed: int,
-    storage_options: Mapping[str, str] = NO_OPTIONS,
+    storage_options: StorageOptions = NO_OPTIONS,
     shards_per_domain: int = 16,
     documents_per_shard: int = 64,
 ) -> list[str]:
@@ -62,7 +62,7 @@ def sentences_in(text: str) -> Iterator[str]:
 
 
 def _shuffled_sentences(
-    shard: Shard, *, seed: int, storage_options: Mapping[str, str], documents_per_shard: int
+    shard: Shard, *, seed: int, storage_options: StorageOptions, documents_per_shard: int
 ) -> list[str]:
     rows = read_shard(shard, storage_options=storage_options)
     documents = islice((row for row in rows if isinstance(row, Document)), documents_per_shard)

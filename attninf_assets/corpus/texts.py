@@ -1,10 +1,10 @@
 """Texts of indexed documents, read back from where they landed and checked against the index."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.corpus.schema import Document, Shard
 
@@ -14,7 +14,7 @@ def indexed_documents(
     documents: pa.Table,
     *,
     only: Collection[str] | None = None,
-    storage_options: Mapping[str, str] = NO_OPTIONS,
+    storage_options: StorageOptions = NO_OPTIONS,
 ) -> Iterator[Document]:
     """The documents of the shard's index with their texts, in source order; `only` some doc_ids if given.
 

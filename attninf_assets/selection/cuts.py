@@ -2,74 +2,39 @@
 
 Scores are counted in bins of their float64 bit pattern read as an integer: an order that needs no range, so neither
 outliers nor a narrow range blur it. The bin in which a domain reaches its target is looked at again in finer bins,
-until few documents are left in it or all of them have one score. Only those are sorted, by DuckDB, which spills to
-disk when a mass of ties makes even them many. Every pass is one scan for all domains.
+until few documents are left in it or all of them have one score. Where many have one score, they are counted in bins of
+their doc_id's bytes, past what all of them begin with, and so on. Only the few that are left in the end are sorted.
+Every pass is one scan for all domains, and reads little where few scores are in question.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attninf_assets.store.sql import literal
+from attninf_assets.selection.descent import Cut, Descent
 
 __all__ = ["Cut", "find_cuts"]
 
 _FIRST_SHIFT = 44  # 256 bins per power of two: some thousand bins for the scores of a domain
-_FINER_BY = 12  # bits: a further pass splits a bin into 4,096
+_ID_BYTES = 2  # of a doc_id in a pass by doc_id: at most some 65,536 bins
 _FEW = 200_000  # documents of a domain that may be sorted without a finer pass
+
+_BY_SCORE = "ordinal >> shift"
+_BY_ID = f"encode(doc_id)[skip + 1 : skip + {_ID_BYTES}]"
 
 # `ordinal`: the bits of the score as an integer that orders as the score does, 0 for both zeros.
 _COUNTED = """(
     SELECT domain, doc_id, n_tokens, score,
            CASE WHEN bits >= 0 THEN bits ELSE -9223372036854775808 - bits END AS ordinal
     FROM (SELECT *, score::BIT::BIGINT AS bits FROM scores
-          WHERE selector_fingerprint = $fingerprint AND isfinite(score))
+          WHERE selector_fingerprint = $fingerprint AND isfinite(score) {among})
 )"""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The last document selected in a domain, and what is selected with it."""
-
-    domain: str
-    score: float
-    doc_id: str
-    n_documents: int  # with a finite score
-    n_selected: int
-    tokens_total: int
-    tokens_selected: int
-
-
-@dataclass
-class _Descent:
-    """The way down a domain, highest score first, to where its target is reached."""
-
-    n_documents: int
-    tokens_total: int
-    by_tokens: bool
-    target: int  # documents or tokens
-    inside: int  # documents in the bin that holds the cut
-    bin: int = 0
-    shift: int = 0  # the bin is the ordinals from bin << shift to below (bin + 1) << shift
-    documents_above: int = 0  # that bin
-    tokens_above: int = 0
-    cut: Cut | None = None
-
-    def reach(self, documents: np.ndarray, tokens: np.ndarray) -> int | None:
-        """Go past the items above the one in which the target is reached; its index, None if beyond all.
-
-        `documents` and `tokens`: what each item holds, int64, items in descending order.
-        """
-        weights, passed = (tokens, self.tokens_above) if self.by_tokens else (documents, self.documents_above)
-        index = int(np.searchsorted(np.cumsum(weights), self.target - passed))
-        self.documents_above += int(documents[:index].sum())
-        self.tokens_above += int(tokens[:index].sum())
-        return index if index < len(weights) else None
 
 
 def find_cuts(
@@ -77,26 +42,27 @@ def find_cuts(
 ) -> list[Cut]:
     """The cuts of all domains in the view `scores`, by domain.
 
-    Raises ValueError for a counted document without tokens, and for one that occurs twice at a cut.
+    Raises ValueError for a counted document without tokens, and for one that occurs again right after a cut.
     """
     params = {"fingerprint": fingerprint}
     descents = _begin(connection, params, Fraction(str(fraction)), by_tokens=by_tokens)
-    while wide := {name: one for name, one in descents.items() if one.shift and one.inside > _FEW}:
-        _narrow(connection, params, wide)
+    while many := {name: one for name, one in descents.items() if one.inside > _FEW and not one.one_score}:
+        _narrow(connection, params, many, _BY_SCORE)
+    while many := {name: one for name, one in descents.items() if one.inside > _FEW and not one.one_id}:
+        _narrow(connection, params, many, _BY_ID)
     if descents:
         _finish(connection, params, descents)
-        _verify(connection, params, descents)
-    return [_cut(descent) for descent in descents.values()]
+    return [descent.found() for descent in descents.values()]
 
 
 def _begin(
     connection: duckdb.DuckDBPyConnection, params: dict[str, str], fraction: Fraction, *, by_tokens: bool
-) -> dict[str, _Descent]:
+) -> dict[str, Descent]:
     bins = connection.sql(
         f"""
         SELECT domain, ordinal >> {_FIRST_SHIFT} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
-               min(n_tokens) AS fewest
-        FROM {_COUNTED} GROUP BY ALL ORDER BY domain, bin DESC
+               min(n_tokens) AS fewest, min(ordinal) AS low, max(ordinal) AS high
+        FROM {_COUNTED.format(among="")} GROUP BY ALL ORDER BY domain, bin DESC
         """,
         params=params,
     ).to_arrow_reader()
@@ -107,46 +73,51 @@ def _begin(
         n_documents, tokens_total = pc.sum(rows["documents"]).as_py(), pc.sum(rows["tokens"]).as_py()
         total = tokens_total if by_tokens else n_documents
         target = -(-fraction.numerator * total // fraction.denominator)  # rounded up
-        descents[domain] = _Descent(n_documents, tokens_total, by_tokens, target, n_documents)
-        _enter(descents[domain], rows, _FIRST_SHIFT)
+        descents[domain] = Descent(n_documents, tokens_total, by_tokens, target, n_documents, 0, 0)
+        _enter(descents[domain], rows)
     return descents
 
 
-def _narrow(connection: duckdb.DuckDBPyConnection, params: dict[str, str], wide: dict[str, _Descent]) -> None:
+def _narrow(
+    connection: duckdb.DuckDBPyConnection, params: dict[str, str], descents: Mapping[str, Descent], by: str
+) -> None:
+    """Leave in question only one of the bins that the expression `by` gives; bins are in the order of documents."""
+    relation, bounds = _in_question(descents)
     bins = connection.sql(
         f"""
-        SELECT domain, ordinal >> finer AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens
-        FROM {_COUNTED} JOIN {_brackets(wide)} USING (domain)
-        WHERE ordinal BETWEEN low AND high GROUP BY ALL ORDER BY domain, bin DESC
+        SELECT domain, {by} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
+               min(ordinal) AS low, max(ordinal) AS high, min(doc_id) AS first_id, max(doc_id) AS last_id
+        FROM {relation} GROUP BY ALL ORDER BY domain, bin DESC
         """,
-        params=params,
+        params=params | bounds,
     ).to_arrow_reader()
     for domain, rows in _runs([bins.read_all().combine_chunks()]):
-        _enter(wide[domain], rows, _finer(wide[domain]))
+        index = _enter(descents[domain], rows)
+        descents[domain].first_id = rows["first_id"][index].as_py()
+        descents[domain].last_id = rows["last_id"][index].as_py()
 
 
-def _enter(descent: _Descent, bins: pa.Table, shift: int) -> None:
+def _enter(descent: Descent, bins: pa.Table) -> int:
     index = descent.reach(_numbers(bins["documents"]), _numbers(bins["tokens"]))
-    assert index is not None, "a bracket holds its cut"
-    descent.bin, descent.inside = bins["bin"][index].as_py(), bins["documents"][index].as_py()
-    descent.shift = shift
+    assert index is not None, "what is in question holds the cut"
+    descent.inside = bins["documents"][index].as_py()
+    descent.low, descent.high = bins["low"][index].as_py(), bins["high"][index].as_py()
+    return index
 
 
-def _finish(connection: duckdb.DuckDBPyConnection, params: dict[str, str], descents: dict[str, _Descent]) -> None:
+def _finish(connection: duckdb.DuckDBPyConnection, params: dict[str, str], descents: Mapping[str, Descent]) -> None:
+    relation, bounds = _in_question(descents)
     documents = connection.sql(
-        f"""
-        SELECT domain, score, doc_id, n_tokens FROM {_COUNTED} JOIN {_brackets(descents)} USING (domain)
-        WHERE ordinal BETWEEN low AND high ORDER BY domain, ordinal DESC, doc_id DESC
-        """,
-        params=params,
+        f"SELECT domain, score, doc_id, n_tokens FROM {relation} ORDER BY domain, ordinal DESC, doc_id DESC",
+        params=params | bounds,
     ).to_arrow_reader(65_536)
     for domain, rows in _runs(documents):
-        descent = descents[domain]
-        if descent.cut is not None:
-            continue
-        tokens = _numbers(rows["n_tokens"])
-        index = descent.reach(np.ones(len(tokens), dtype=np.int64), tokens)
-        if index is not None:
+        descent, after = descents[domain], 0
+        if descent.cut is None:
+            tokens = _numbers(rows["n_tokens"])
+            index = descent.reach(np.ones(len(tokens), dtype=np.int64), tokens)
+            if index is None:
+                continue
             descent.cut = Cut(
                 domain=domain,
                 score=rows["score"][index].as_py() + 0.0,  # one zero
@@ -156,44 +127,37 @@ def _finish(connection: duckdb.DuckDBPyConnection, params: dict[str, str], desce
                 tokens_total=descent.tokens_total,
                 tokens_selected=descent.tokens_above + int(tokens[index]),
             )
+            after = index + 1
+        if not descent.next_seen and after < len(rows["doc_id"]):
+            descent.next_seen = True
+            if (rows["score"][after].as_py(), rows["doc_id"][after].as_py()) == (descent.cut.score, descent.cut.doc_id):
+                raise ValueError(f"scores: document {descent.cut.doc_id!r} of domain {domain!r} occurs more than once")
 
 
-def _verify(connection: duckdb.DuckDBPyConnection, params: dict[str, str], descents: dict[str, _Descent]) -> None:
-    """Count what the cuts select: more than intended means that a cut's document is there twice."""
-    found = [_cut(descent) for descent in descents.values()]
-    cuts = ", ".join(
-        f"({literal(cut.domain)}, {literal(repr(cut.score))}::DOUBLE, {literal(cut.doc_id)})" for cut in found
-    )
-    counts = connection.execute(
-        f"""
-        SELECT domain, count(*) FROM {_COUNTED} JOIN (VALUES {cuts}) AS cuts(domain, cut_score, cut_doc_id)
-        USING (domain) WHERE score > cut_score OR (score = cut_score AND doc_id >= cut_doc_id)
-        GROUP BY domain ORDER BY domain
-        """,
-        params,
-    ).fetchall()
-    for domain, count in counts:
-        cut = _cut(descents[domain])
-        if count != cut.n_selected:
-            raise ValueError(f"scores: document {cut.doc_id!r} of domain {domain!r} occurs more than once")
+def _in_question(descents: Mapping[str, Descent]) -> tuple[str, dict[str, Any]]:
+    """The documents still in question with each domain's `shift` and `skip`, as a relation and its parameters."""
+    rows: list[str] = []
+    bounds: dict[str, Any] = {}
+    for number, (domain, one) in enumerate(descents.items()):
+        names = [f"domain_{number}", f"first_{number}", f"last_{number}"]
+        bounds |= dict(zip(names, (domain, one.first_id, one.last_id), strict=True))
+        texts = ", ".join(f"${name}::VARCHAR" for name in names)
+        rows.append(f"({texts}, {one.low}::BIGINT, {one.high}::BIGINT, {one.shift}, {one.skip})")
+    # said again for all domains together, as what a scan can skip row groups by
+    lowest, highest = min(one.low for one in descents.values()), max(one.high for one in descents.values())
+    bounds |= {"lowest": _score(lowest), "highest": _score(highest)}
+    relation = f"""
+        {_COUNTED.format(among="AND score BETWEEN $lowest AND $highest")} AS counted
+        JOIN (VALUES {", ".join(rows)}) AS asked(domain, first_id, last_id, low, high, shift, skip) USING (domain)
+        WHERE ordinal BETWEEN low AND high AND (first_id IS NULL OR doc_id BETWEEN first_id AND last_id)
+    """
+    return relation, bounds
 
 
-def _cut(descent: _Descent) -> Cut:
-    assert descent.cut is not None, "a bracket holds its cut"
-    return descent.cut
-
-
-def _finer(descent: _Descent) -> int:
-    return max(0, descent.shift - _FINER_BY)
-
-
-def _brackets(descents: dict[str, _Descent]) -> str:
-    """The ordinals still in question, as a relation (domain, low, high, finer)."""
-    rows = []
-    for domain, one in descents.items():
-        low, high = one.bin << one.shift, ((one.bin + 1) << one.shift) - 1
-        rows.append(f"({literal(domain)}, {low}::BIGINT, {high}::BIGINT, {_finer(one)})")
-    return f"(VALUES {', '.join(rows)}) AS brackets(domain, low, high, finer)"
+def _score(ordinal: int) -> float:
+    """The score with that ordinal."""
+    (score,) = struct.unpack("<d", struct.pack("<q", ordinal if ordinal >= 0 else -(2**63) - ordinal))
+    return float(score)
 
 
 def _runs(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[tuple[str, pa.RecordBatch | pa.Table]]:

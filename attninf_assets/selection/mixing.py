@@ -26,6 +26,7 @@ __all__ = ["MixedDocument", "copies", "write_training_corpus"]
 
 _STAGING = f"{CORPUS_DIRECTORY}/_staging-"
 _ROW_GROUP_BYTES = 64 << 20  # of text
+_BUCKET_BYTES = 128 << 20  # of text; a bucket is in memory twice while it is sorted
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,31 @@ def write_training_corpus(
     documents: Iterable[MixedDocument],
     destination: Root,
     *,
+    n_bytes: int,
     seed: int,
     corpus_weight: float = 1.0,
     selected_weight: float = 1.0,
     rows_per_file: int = 100_000,
-    n_buckets: int = 64,
     provenance: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write `training_corpus/`: zstd Parquet files in one global random order, and the manifest that names them.
 
     Every document gives `copies(corpus_weight)` rows of source `corpus`, and, if selected, `copies(selected_weight)`
     of source `selected`. The result depends on the set of documents, the weights, the seed and `rows_per_file`, not on
-    the order in which documents come nor on `n_buckets`, and repeats byte for byte. `n_buckets` divides the memory
-    taken: about twice the corpus's text over `n_buckets`, the rest waits, compressed, in the temporary directory.
+    the order in which documents come, and repeats byte for byte. `n_bytes`, the size of all documents' texts in UTF-8,
+    only says how finely to divide the work, so that it takes some 256 MB of memory however large the corpus is; what is
+    not in memory waits, compressed, in the temporary directory.
 
     Files are named by their content and the manifest is written last, so readers of the manifest see the old corpus
     or the new, whole; then files it does not name are removed. One run at a time may write a root.
 
-    Raises ValueError for a weight that is negative or not finite, for a size below 1 and for a document given twice,
-    RuntimeError if another run removed files of this one.
+    Raises ValueError for a weight that is negative or not finite, for files without rows and for a document given
+    twice, RuntimeError if another run removed files of this one.
     """
     weights = {"corpus": _exact("corpus_weight", corpus_weight), "selected": _exact("selected_weight", selected_weight)}
-    for size_name, size in (("rows_per_file", rows_per_file), ("n_buckets", n_buckets)):
-        if size < 1:
-            raise ValueError(f"{size_name} {size!r}: expected at least 1")
+    if rows_per_file < 1:
+        raise ValueError(f"rows_per_file {rows_per_file!r}: expected at least 1")
+    n_buckets = max(1, math.ceil(n_bytes * sum(weights.values()) / _BUCKET_BYTES))  # as if all were selected
     with tempfile.TemporaryDirectory(prefix="attninf-shuffle-") as directory:
         shuffle = Shuffle(Path(directory), seed=seed, n_buckets=n_buckets)
         shares = _mix(documents, shuffle, weights, seed)

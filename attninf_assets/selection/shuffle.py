@@ -22,7 +22,7 @@ _SPILLED = pa.schema(
         ("text", pa.large_string()),  # a bucket may hold more text than 32-bit offsets reach
     ]
 )
-_BUFFERED_CHARACTERS = 64 << 20
+_BUFFERED_CHARACTERS = 128 << 20
 _ROW_OVERHEAD = 200  # characters' worth of memory of a row without its text
 
 

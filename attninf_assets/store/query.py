@@ -3,10 +3,13 @@
 import os
 import tempfile
 import uuid
+from collections.abc import Mapping
 
 import duckdb
 import pyarrow as pa
+import pyarrow.fs as pafs
 from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.spec import AbstractFileSystem
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
@@ -27,9 +30,20 @@ _SQL_TYPES = {
 }
 
 
-class _OfArrow(ArrowFSWrapper):
+class _OfRoot(ArrowFSWrapper):
+    """The root's filesystem, asked for anew for every file that is opened."""
+
     protocol = _SCHEME
     cachable = False  # two connections may reach different servers
+    root_marker = ""
+
+    def __init__(self, root: Root) -> None:
+        AbstractFileSystem.__init__(self)  # not the wrapper's own, which keeps one filesystem for good
+        self._root = root
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        return self._root.filesystem()[0]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:  # the inherited one takes the bucket for a host, and drops it
@@ -37,10 +51,15 @@ class _OfArrow(ArrowFSWrapper):
 
 
 def connect(
-    source: Root | Lake, *tables: str, memory_limit: str | None = None, threads: int | None = None
+    source: Root | Lake,
+    *tables: str,
+    where: Mapping[str, str] | None = None,
+    memory_limit: str | None = None,
+    threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with a view of each named table as it is now, in the columns of `schemas.TABLES`.
 
+    With `where`, the views hold the partitions with those values and nothing else, and cost no more than their files.
     The views keep showing the versions found here, whatever is written later. A table without rows is an
     empty view. `memory_limit` is in DuckDB's words ("2GB"); what does not fit spills to the temporary
     directory. Close the connection when done.
@@ -56,15 +75,14 @@ def connect(
     if threads is not None:
         connection.execute(f"SET threads = {int(threads)}")
     if not lake.root.is_local:
-        filesystem, _ = lake.root.filesystem()
-        connection.register_filesystem(_OfArrow(filesystem))
+        connection.register_filesystem(_OfRoot(lake.root))
     for name in tables:
-        connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name)}')
+        connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name, where or {})}')
     return connection
 
 
-def _view(lake: Lake, name: str) -> str:
-    files = lake.files(name)
+def _view(lake: Lake, name: str, where: Mapping[str, str]) -> str:
+    files = lake.files(name, where=where)
     types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name]}
     if not files:
         nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())
@@ -73,7 +91,7 @@ def _view(lake: Lake, name: str) -> str:
     listed = ", ".join(literal(_reachable(uri)) for uri in files)
     hive = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in PARTITIONED_BY[name])
     partitions = f"hive_partitioning = true, hive_types = {{{hive}}}" if hive else "hive_partitioning = false"
-    return f"SELECT {columns} FROM read_parquet([{listed}], {partitions}, union_by_name = true)"
+    return f"SELECT {columns} FROM read_parquet([{listed}], {partitions})"
 
 
 def _reachable(uri: str) -> str:

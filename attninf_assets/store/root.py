@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from attninf_assets.corpus.filesystems import filesystem_for
+from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, options_now
 
 __all__ = ["Root"]
 
@@ -25,16 +25,16 @@ _S3 = re.compile(r"[A-Za-z0-9._=+/-]+")
 class Root:
     """A storage root. Build it with `Root.at`, which normalizes and checks the location.
 
-    `storage_options` are the connection's settings and secrets (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ALLOW_HTTP); they never show in the repr.
+    It keeps the connection's settings and secrets (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    AWS_SESSION_TOKEN, AWS_REGION, AWS_ALLOW_HTTP), or what gives the current ones; they never show in the repr.
     Paths given to the methods are relative to the root, with forward slashes.
     """
 
     uri: str  # absolute local path, or s3://bucket/prefix; no trailing slash
-    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    _options: StorageOptions = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
-    def at(cls, location: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> "Root":
+    def at(cls, location: str | os.PathLike[str], storage_options: StorageOptions = NO_OPTIONS) -> "Root":
         """The root at a local path (relative ones from the working directory) or `s3://bucket/prefix`.
 
         Raises ValueError for an empty location, any other scheme, and characters that the table format or the query
@@ -52,7 +52,12 @@ class Root:
             raise ValueError(f"storage root {text!r}: expected s3://bucket/prefix or a local path without *?[]|^%\\")
         else:
             uri = os.path.abspath(os.path.expanduser(text))
-        return cls(uri, dict(storage_options or {}))
+        return cls(uri, storage_options if callable(storage_options) else dict(storage_options))
+
+    @property
+    def storage_options(self) -> Mapping[str, str]:
+        """The connection's settings and secrets as they are now."""
+        return options_now(self._options)
 
     @property
     def is_local(self) -> bool:
@@ -65,7 +70,7 @@ class Root:
 
     def filesystem(self) -> tuple[pafs.FileSystem, str]:
         """The root's Arrow filesystem, and the root's own path on it."""
-        return filesystem_for(self.uri, self.storage_options)
+        return filesystem_for(self.uri, self._options)
 
     def locate(self, rel: str) -> tuple[pafs.FileSystem, str]:
         """The root's Arrow filesystem and the full path of `rel` on it.

@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from attninf_assets.store.conform import conform
-from attninf_assets.store.ownership import check_is_ours
+from attninf_assets.store.handles import Handle, keep, snapshot_at, storage_options, take
 from attninf_assets.store.replay import replayable
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.snapshots import Snapshot
 from attninf_assets.store.sql import partition_predicate
 
 __all__ = ["COMPRESSED", "Lake"]
@@ -26,7 +27,8 @@ _ATTEMPTS = 40
 _LONGEST_PAUSE = 2.0  # seconds
 COMPRESSED = WriterProperties(compression="ZSTD", max_row_group_size=131_072)  # a reader holds a few groups in memory
 _LEAN = {"batch_readahead": 1, "fragment_readahead": 4}  # Arrow reads ahead 16 row groups of 4 files otherwise
-_PATIENCE = {"max_retries": "6", "retry_timeout": "90s"}  # for S3 while it is busy or away, per request
+# The least and greatest values of each file's columns tell nothing here, and every reader of the log would read them.
+_LEAN_LOG = {"delta.dataSkippingNumIndexedCols": "0"}
 _FULL = "No space left on device"
 _Written = TypeVar("_Written")
 
@@ -143,39 +145,46 @@ class Lake:
     def files(self, name: str, *, where: Mapping[str, str] | None = None) -> list[str]:
         """The Parquet files that hold those rows now: local paths or s3:// URIs, in a stable order."""
         wanted = self._checked(name, where or {})
-        table = self._open(name)
-        if table is None:
+        snapshot = self._snapshot(name)
+        if snapshot is None:
             return []
-        uris = table.file_uris(file_pruning_predicate=partition_predicate(wanted))
-        # delta-rs escapes the root's path as in a URL; below the table the names are those in storage
-        below = (uri.rpartition(f"/tables/{name}/")[2] for uri in uris)
-        return sorted(f"{self.root.table_uri(name)}/{path}" for path in below)
+        return [f"{self.root.table_uri(name)}/{path}" for path in snapshot.within(wanted)["path"].to_pylist()]
+
+    def partitions_written(
+        self, name: str, *, since: int | None, until: int, where: Mapping[str, str]
+    ) -> list[dict[str, str]]:
+        """The partitions within `where` with a file at version `until` that was not there at `since`, None: before all.
+
+        So those written in between, by whomever, a compaction included.
+        """
+        wanted = self._checked(name, where)
+        before = None if since is None else snapshot_at(self.root, name, since)
+        files = snapshot_at(self.root, name, until).within(wanted, beyond=before)
+        return files.select(PARTITIONED_BY[name]).group_by(PARTITIONED_BY[name]).aggregate([]).to_pylist()
 
     def version(self, name: str) -> int | None:
         """The table's current version, None if there is no table."""
-        table = self._open(name)
-        return None if table is None else table.version()
+        snapshot = self._snapshot(name)
+        return None if snapshot is None else snapshot.version
 
     def exists(self, name: str) -> bool:
         """Whether the table was ever written."""
-        return self._open(name) is not None
+        return self._snapshot(name) is not None
 
     def _dataset(self, name: str, where: Mapping[str, str], version: int | None) -> ds.Dataset | None:
-        table = self._open(name, version=version)
-        if table is None:
+        snapshot = self._snapshot(name, version=version)
+        if snapshot is None:
             return None
         filesystem, path = self.root.locate(f"tables/{name}")
-        return table.to_pyarrow_dataset(
-            file_pruning_predicate=partition_predicate(where), filesystem=pafs.SubTreeFileSystem(path, filesystem)
-        )
+        return snapshot.dataset(name, where, pafs.SubTreeFileSystem(path, filesystem))
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """What `write` returns for the table as it is now; tried again over every commit that gets in its way."""
         begin = time.monotonic()
         for attempt in range(_ATTEMPTS):
-            table = self._open(name) or self._create(name)
+            handle = self._taken(name)
             try:
-                return write(table)
+                written = write(self._create(name) if handle is None else handle.table)
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt)))  # noqa: S311
@@ -184,6 +193,10 @@ class Lake:
                     raise
                 place = self.root.table_uri(name)
                 raise OSError(errno.ENOSPC, f"{_FULL} to {to}; the table is as it was", place) from error
+            else:
+                if handle is not None:
+                    keep(self.root, name, handle)
+                return written
         waited = time.monotonic() - begin
         raise RuntimeError(
             f"{self.root.table_uri(name)}: waited {waited:.0f} s for a turn to {to}, "
@@ -200,19 +213,20 @@ class Lake:
                 raise ValueError(f"table {name}: partition {column} is empty")
         return where
 
-    def _open(self, name: str, *, version: int | None = None) -> DeltaTable | None:
+    def _taken(self, name: str) -> Handle | None:
         self._checked(name, {})
-        uri = self.root.table_uri(name)
-        try:
-            table = DeltaTable(uri, version=version, storage_options={**_PATIENCE, **self.root.storage_options})
-        except TableNotFoundError:
+        return take(self.root, name)
+
+    def _snapshot(self, name: str, *, version: int | None = None) -> Snapshot | None:
+        if version is not None:
+            self._checked(name, {})
+            return snapshot_at(self.root, name, version)
+        handle = self._taken(name)
+        if handle is None:
             return None
-        except DeltaError as error:
-            if version is None:
-                raise
-            raise ValueError(f"{uri}: there is no version {version} to be read: {error}") from error
-        check_is_ours(name, uri, table)
-        return table
+        snapshot = handle.snapshot
+        keep(self.root, name, handle)
+        return snapshot
 
     def _create(self, name: str) -> DeltaTable:
         try:
@@ -220,12 +234,13 @@ class Lake:
                 self.root.table_uri(name),
                 TABLES[name],
                 partition_by=PARTITIONED_BY[name],
-                storage_options={**_PATIENCE, **self.root.storage_options},
+                storage_options=storage_options(self.root),
+                configuration=_LEAN_LOG,
                 # a creation that lost a race must not be committed again on top of the winner's table
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError:
-            winners = self._open(name)
+            winners = self._taken(name)
             if winners is None:
                 raise
-            return winners
+            return winners.table
