@@ -1,12 +1,15 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from attninf_assets.influence import attention, kernels, selfcheck
+from attninf_assets.influence import architecture, attention, kernels, selfcheck
+from attninf_assets.influence.kernels import Kernel, document_by_document
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, pack
+from attninf_assets.influence.pretrained import load_model
 from attninf_assets.influence.selfcheck import verified
 from attninf_assets.influence.streams import StreamedModel
 from attninf_assets_tests.tiny_models import REFUSED, SUPPORTED, UNSHARED, WINDOW, tiny_model
@@ -118,7 +121,7 @@ def seeing_too_far(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | 
         ("gpt_oss", attention, "running_mean_of_values", wrong_running_mean, "masked losses against explicit"),
         ("llama", kernels, "_attend", never_finite, "packed losses .* not finite"),
         ("mistral", kernels, "visible_QK", seeing_too_far, "packed losses against its own eager attention"),
-        ("gpt_oss", selfcheck, "visible_QK", seeing_too_far, "masked losses against explicit"),
+        ("gpt_oss", architecture, "visible_QK", seeing_too_far, "masked losses against explicit"),
     ],
 )
 def test_a_fault_of_our_own_in_what_a_head_sees_is_caught(
@@ -131,9 +134,9 @@ def test_a_fault_of_our_own_in_what_a_head_sees_is_caught(
 
 def test_windows_that_no_document_can_reach_are_not_paid_for() -> None:
     config = tiny_model("mistral").config
-    assert selfcheck._length_beyond_windows(config, 64) > WINDOW
-    assert selfcheck._length_beyond_windows(config, WINDOW) <= WINDOW
-    assert selfcheck._length_beyond_windows(config, 3) == 3
+    assert architecture._length_beyond_windows(config, 64) > WINDOW
+    assert architecture._length_beyond_windows(config, WINDOW) <= WINDOW
+    assert architecture._length_beyond_windows(config, 3) == 3
 
 
 def test_a_trunk_that_cannot_be_shared_is_not() -> None:
@@ -150,3 +153,67 @@ def test_a_trunk_that_cannot_be_shared_is_not() -> None:
 
     layer.forward = forward
     assert not check(model).share_trunk
+
+
+@pytest.mark.sample
+def test_a_real_model_in_bfloat16_is_verified_though_its_tokens_are_noisy(sample_directory: Path) -> None:
+    model = load_model(sample_directory, numeric_class="bfloat16", device=torch.device("cpu"))
+    before = [parameter.clone() for parameter in model.parameters()]
+    assert check(model).share_trunk
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert model.dtype == torch.bfloat16
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_where_float32_does_not_fit_the_check_is_rough_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("llama").to(torch.bfloat16)
+    last = list(model.parameters())[-1]
+    own = torch.Tensor.float
+
+    def too_much(data: torch.Tensor) -> torch.Tensor:
+        if data.data_ptr() == last.data_ptr():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return own(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", too_much)
+        with architecture.in_float32(model) as exact:
+            assert not exact
+            assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert "no room on cpu to check the model in float32: it is checked in torch.bfloat16" in caplog.text
+    packed = architecture.check_documents(model, 1, 64)
+    assert architecture.check_architecture(model, packed, exact=False)[0].on_average
+
+
+def off_by_a_little(*arguments: Any) -> torch.Tensor:
+    return 1.1 * document_by_document(*arguments)
+
+
+def not_a_number(*arguments: Any) -> torch.Tensor:
+    return torch.nan * document_by_document(*arguments)
+
+
+def unavailable(*arguments: Any) -> torch.Tensor:
+    raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.")
+
+
+def another(*arguments: Any) -> torch.Tensor:
+    return document_by_document(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        (off_by_a_little, "off_by_a_little is not used: it is off by 0.1 of the output"),
+        (not_a_number, "not_a_number is not used: it is off by inf"),
+        (unavailable, "unavailable is not used: FlashAttention only supports"),
+    ],
+)
+def test_a_kernel_that_fails_or_disagrees_gives_way_to_the_next(
+    kernel: Kernel, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selfcheck, "kernels_for", lambda *_: [kernel, another, document_by_document])
+    assert check(tiny_model("llama")).kernel is another
+    assert said in caplog.text
