@@ -8,20 +8,18 @@ refuses such a model is opened, and only the speed means anything.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from attninf_assets.influence import heads
-from attninf_assets.influence.budget import BudgetHalved, TokenBudget
-from attninf_assets.influence.flops import measured_peak
+from attninf_assets.influence.budget import TokenBudget
 from attninf_assets.influence.heads import detect_retrieval_heads
 from attninf_assets.influence.pretrained import load_tokenizer
 from attninf_assets.influence.probes import Probe, build_probes
-from attninf_assets.influence.progress import Progress
 from attninf_assets.influence.selfcheck import verified
+from benchmarks.clock import ceiling, timed
 from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 
 
@@ -49,16 +47,17 @@ def main() -> None:
     )
     print("| seconds | tokens/s | ceiling, TFLOP/s | of the ceiling |")
     print("|---|---|---|---|")
+    detect = partial(detect_retrieval_heads, model, probes, head_fraction=0.05, budget=budget)
+    flops = sum(model.flops.of([len(p.token_ids)], [frozenset()], n_predicted=p.answer_length) for p in probes)
     for _ in range(chosen.rounds):
-        reports: list[Progress | BudgetHalved] = []
-        ceilings = [measured_peak(subject.device, subject.model.dtype)]
-        started = time.perf_counter()
-        found = detect_retrieval_heads(model, probes, head_fraction=0.05, budget=budget, on_progress=reports.append)
-        seconds = time.perf_counter() - started
-        ceilings.append(measured_peak(subject.device, subject.model.dtype))
-        flops = sum(model.flops.of([len(p.token_ids)], [frozenset()], n_predicted=p.answer_length) for p in probes)
-        ceiling = statistics.mean(ceilings)
-        print(f"| {seconds:.1f} | {n_tokens / seconds:,.0f} | {ceiling / 1e12:.3f} | {flops / seconds / ceiling:.2f} |")
+        before = ceiling(subject.device, subject.model.dtype)
+        done = timed(detect, subject.device)
+        found, highest = done.result, (before + ceiling(subject.device, subject.model.dtype)) / 2
+        print(
+            f"| {done.seconds:.1f} | {n_tokens / done.seconds:,.0f} | {highest / 1e12:.3f} "
+            f"| {flops / done.seconds / highest:.2f} |",
+            flush=True,
+        )
     print(f"base model's token accuracy {found.token_accuracy:.2f}, {found.n_counted} probes counted")
 
 

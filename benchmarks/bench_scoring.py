@@ -12,8 +12,7 @@ ceiling is measured between the turns.
 import argparse
 import copy
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,10 +24,10 @@ import torch.nn.functional as F
 from attninf_assets.influence.allocator import keep_freed_memory, set_thresholds
 from attninf_assets.influence.arriving import Arriving, one_behind
 from attninf_assets.influence.budget import TokenBudget, in_budget
-from attninf_assets.influence.flops import measured_peak
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, longest_first, pack
 from attninf_assets.influence.selfcheck import verified
+from benchmarks.clock import ceiling, timed
 from benchmarks.fidelity import fidelity
 from benchmarks.subjects import START, WINDOW, Subject, add_arguments, chosen_subject, windows_of
 
@@ -60,11 +59,11 @@ def main() -> None:
         seconds = {
             name: sum(getattr(turn, name) for turn in turns) for name in ("naive", "fast", "wall_naive", "wall_fast")
         }
-        flops, ceiling = sum(t.flops for t in turns), statistics.mean(t.ceiling for t in turns)
+        flops, highest = sum(t.flops for t in turns), statistics.mean(t.ceiling for t in turns)
         print(
-            f"| {ceiling / 1e9:,.0f} | {subject.n_tokens / seconds['naive']:,.0f} "
+            f"| {highest / 1e9:,.0f} | {subject.n_tokens / seconds['naive']:,.0f} "
             f"| {subject.n_tokens / seconds['fast']:,.0f} | {seconds['naive'] / seconds['fast']:.2f} "
-            f"| {flops / subject.n_tokens / 1e9:.3f} | {flops / seconds['fast'] / ceiling:.2f} "
+            f"| {flops / subject.n_tokens / 1e9:.3f} | {flops / seconds['fast'] / highest:.2f} "
             f"| {seconds['wall_naive'] / seconds['wall_fast']:.2f} |",
             flush=True,
         )
@@ -73,8 +72,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class _Turn:
-    """Both ways over the same documents, one right after the other. Seconds are the device's: on the CPU those that
-    the process was given, over its threads, so that other work on the machine does not count."""
+    """Both ways over the same documents, one right after the other, in seconds of the device and on the wall."""
 
     naive: float
     fast: float
@@ -86,37 +84,22 @@ class _Turn:
 
 
 def _turn(naive: "Naive", fast: "Fast", documents: Sequence[Sequence[int]], subject: Subject) -> _Turn:
-    ceilings = [_ceiling(subject)]
+    ceilings = [ceiling(subject.device, subject.model.dtype)]
     set_thresholds(mmap=128 * 1024, trim=128 * 1024)  # glibc's defaults: the naive way leaves them alone
-    naive_scores, naive_seconds, naive_wall = _timed(lambda: naive.scores(documents), subject)
-    ceilings.append(_ceiling(subject))
+    slow = timed(partial(naive.scores, documents), subject.device)
+    ceilings.append(ceiling(subject.device, subject.model.dtype))
     keep_freed_memory()
-    fast_scores, fast_seconds, fast_wall = _timed(lambda: fast.scores(documents), subject)
-    ceilings.append(_ceiling(subject))
-    scores = (naive_scores, fast_scores)
-    return _Turn(naive_seconds, fast_seconds, naive_wall, fast_wall, statistics.mean(ceilings), fast.flops, scores)
-
-
-def _product(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
-    product: np.ndarray = (a @ b).numpy()
-    return product
-
-
-def _timed(work: Callable[[], np.ndarray], subject: Subject) -> tuple[np.ndarray, float, float]:
-    """The result, seconds of the device and seconds on the wall; the work ends with numbers on the host."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = work()
-    elapsed = time.perf_counter() - wall
-    return result, time.process_time() - processor if subject.device.type == "cpu" else elapsed, elapsed
-
-
-def _ceiling(subject: Subject) -> float:
-    """FLOP/s of a large square matrix product, by the same clock as the ways."""
-    if subject.device.type != "cpu":
-        return measured_peak(subject.device, subject.model.dtype)
-    a, b = (torch.randn(1536, 1536) for _ in range(2))
-    _, *seconds = [_timed(partial(_product, a, b), subject)[1] for _ in range(6)]
-    return 2 * 1536**3 / statistics.median(seconds)
+    quick = timed(partial(fast.scores, documents), subject.device)
+    ceilings.append(ceiling(subject.device, subject.model.dtype))
+    return _Turn(
+        naive=slow.seconds,
+        fast=quick.seconds,
+        wall_naive=slow.wall,
+        wall_fast=quick.wall,
+        ceiling=statistics.mean(ceilings),
+        flops=fast.flops,
+        scores=(slow.result, quick.result),
+    )
 
 
 class Naive:

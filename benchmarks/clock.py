@@ -1,0 +1,41 @@
+"""Seconds of the device: on the CPU those the process was given, so that other work on the machine does not count."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+import torch
+
+from attninf_assets.influence.flops import measured_peak
+
+T = TypeVar("T")
+_SIZE = 1536
+
+
+@dataclass(frozen=True)
+class Timed(Generic[T]):
+    """What some work returned, and what it took."""
+
+    result: T
+    seconds: float  # of the device, over all its threads on the CPU
+    wall: float
+
+
+def timed(work: Callable[[], T], device: torch.device) -> Timed[T]:
+    """Do the work, which has to end with numbers on the host, and time it."""
+    wall, processor = time.perf_counter(), time.process_time()
+    result = work()
+    elapsed = time.perf_counter() - wall
+    return Timed(result, time.process_time() - processor if device.type == "cpu" else elapsed, elapsed)
+
+
+def ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large square matrix product, by the same clock."""
+    if device.type != "cpu":
+        return measured_peak(device, dtype)
+    a, b = (torch.randn(_SIZE, _SIZE) for _ in range(2))
+    _, *seconds = [timed(partial(torch.matmul, a, b), device).seconds for _ in range(6)]
+    return 2 * _SIZE**3 / statistics.median(seconds)
