@@ -20,6 +20,7 @@ import torch
 
 from attninf_assets.corpus.indexing import index_shard
 from attninf_assets.corpus.schema import Shard
+from attninf_assets.influence import scoring
 from attninf_assets.influence.budget import TokenBudget
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.progress import OnProgress, ignore_progress
@@ -94,8 +95,9 @@ class JournalledEngine(Engine):
 
 
 def journalled_engine(journal: Path) -> JournalledEngine:
-    """The planted model, in chunks of about a dozen sentences."""
+    """The planted model, in chunks of about a dozen sentences, all alike, so that they can be counted."""
     torch.set_num_threads(1)
+    scoring._chunk_sizes = lambda budget: repeat(scoring._BUDGETS_PER_CHUNK * budget.tokens)  # type: ignore[assignment]
     return JournalledEngine(
         model=StreamedModel(planted_model()),
         tokenizer=tiny_tokenizer(),

@@ -72,7 +72,7 @@ def test_the_json_is_canonical() -> None:
         ("heads", (), "at least one retrieval head"),
         ("mask", "blank", "mask must be one of uniform, zero, is 'blank'"),
         ("start_token", "cls", "start_token must be one of bos, eos, is 'cls'"),
-        ("numeric_class", "float16", "numeric_class must be one of float32, bfloat16, is 'float16'"),
+        ("numeric_class", "float16", "numeric_class must be one of float32, bfloat16, float8, is 'float16'"),
         ("max_tokens", 0, "max_tokens must be at least 1, is 0"),
     ],
 )
