@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import polars as pl
@@ -97,7 +98,7 @@ class JournalledEngine(Engine):
 def journalled_engine(journal: Path) -> JournalledEngine:
     """The planted model, in chunks of about a dozen sentences, all alike, so that they can be counted."""
     torch.set_num_threads(1)
-    scoring._chunk_sizes = lambda budget: repeat(scoring._BUDGETS_PER_CHUNK * budget.tokens)  # type: ignore[assignment]
+    scoring._chunk_sizes = lambda budget: repeat(scoring._BUDGETS_PER_CHUNK * budget.tokens)
     return JournalledEngine(
         model=StreamedModel(planted_model()),
         tokenizer=tiny_tokenizer(),

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,18 @@ from attninf_assets.influence.arriving import Arriving, one_behind
 @given(items=st.lists(st.integers() | st.none()))
 def test_the_same_items_come_in_the_same_order(items: list[int | None]) -> None:
     assert list(one_behind(items)) == items
+
+
+@given(before=st.lists(st.integers(), max_size=4))
+def test_an_error_is_raised_after_the_items_before_it(before: list[int]) -> None:
+    def failing() -> Iterator[int]:
+        yield from before
+        raise KeyError("shard 7 changed")
+
+    seen: list[int] = []
+    with pytest.raises(KeyError, match="shard 7"):
+        seen.extend(one_behind(failing()))
+    assert seen == before
 
 
 def test_the_next_item_is_made_before_one_is_handed_out() -> None:

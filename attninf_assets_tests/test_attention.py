@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from attninf_assets.influence import attention, kernels
 from attninf_assets.influence.attention import AttentionPass, in_flight, packed_attention
-from attninf_assets.influence.kernels import Documents, Kernel, document_by_document, variable_length, visible_QK
+from attninf_assets.influence.kernels import (
+    Documents,
+    Kernel,
+    document_by_document,
+    variable_length,
+    variable_length_split,
+    visible_QK,
+)
 
 N_HEADS, N_KEY_HEADS, SIZE = 4, 2, 4
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -165,7 +172,7 @@ def test_packed_attention_equals_the_definition_row_by_row(
         for kernel, varlen in [
             (document_by_document, None),
             (variable_length, varlen_by_definition),
-            (variable_length, varlen_of_old),
+            (variable_length_split, varlen_of_old),
         ]:
             patch.setattr(kernels, "varlen_attn", varlen)
             found = run(case, bounds, masked=masked_SH, mask=mask, kernel=kernel, **kwargs)

@@ -2,6 +2,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,6 +124,30 @@ def test_a_head_that_alone_carries_a_random_set_is_named_with_the_set() -> None:
     assert [line for line in evidence.dominating if "retrieval heads" not in line] == [
         f"{PLANTED} alone carries 100% of the effect of random set {n}" for n in (1, 2, 3)
     ]
+
+
+def test_streams_that_do_not_fit_into_memory_together_are_computed_in_parts() -> None:
+    streams: list[HeadSet] = [BASE, frozenset({PLANTED}), frozenset({Head(0, 0)}), frozenset({Head(1, 1)})]
+    model = StreamedModel(planted_model())
+
+    def answers() -> list[AnswerLoss]:
+        clock = ProgressClock("", 0, ignore_progress)
+        return answer_losses(model, probes(), streams, mask="uniform", budget=TokenBudget(2000), clock=clock)
+
+    expected = answers()
+    n_streams: list[int] = []
+
+    def holds_two(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        n_streams.append(args[0].shape[0])
+        if n_streams[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    last = list(model.model.base_model.layers)[-1]
+    with last.mlp.register_forward_pre_hook(holds_two):
+        found = answers()
+    assert max(n_streams) == 4
+    assert [loss.loss for loss in found] == pytest.approx([loss.loss for loss in expected], abs=1e-5)
+    assert [loss.token_accuracy for loss in found] == [loss.token_accuracy for loss in expected]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,16 @@ def test_of_experts_only_those_a_token_meets_count() -> None:
     assert model_flops(model, layers).layers[0] == pytest.approx(experts / 2 + others)
 
 
-def test_the_peak_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(flops._SIZE, "cpu", 256)
-    peak = measured_peak(torch.device("cpu"), torch.float32)
-    assert 1e8 < peak < 1e14
+def test_the_peak_is_that_of_the_quickest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(flops._SIZE, "cpu", 64)
+    clock = iter([0.0, 4.0, 5.0, 7.0, 8.0, 8.5, 9.0, 12.0, 20.0, 21.0])
+    monkeypatch.setattr(flops.time, "perf_counter", lambda: next(clock))
+    assert measured_peak(torch.device("cpu"), torch.float32) == 2 * 64**3 / 0.5
+
+
+def test_where_there_is_no_memory_for_it_there_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(flops, "measured_peak", full)
+    assert flops.peak_flops.__wrapped__(torch.device("cpu"), torch.float32) is None

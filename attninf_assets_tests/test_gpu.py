@@ -14,7 +14,13 @@ from attninf_assets.influence.arriving import Arriving
 from attninf_assets.influence.budget import BudgetHalved, TokenBudget
 from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.flops import measured_peak
-from attninf_assets.influence.kernels import Documents, Logits, document_by_document, variable_length
+from attninf_assets.influence.kernels import (
+    Documents,
+    Logits,
+    document_by_document,
+    variable_length,
+    variable_length_split,
+)
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.progress import Progress
@@ -95,7 +101,7 @@ def test_the_fast_kernel_is_the_one_in_use_in_16_bits() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(LlamaConfig(**big, vocab_size=512)).to(CUDA, torch.bfloat16)
-    assert verified(model, start_token=1, max_tokens=64).kernel is variable_length
+    assert verified(model, start_token=1, max_tokens=64).kernel in (variable_length, variable_length_split)
 
 
 @pytest.mark.parametrize("numeric_class", ["bfloat16", "float8"])
@@ -144,9 +150,10 @@ def test_results_are_read_behind_the_work_that_makes_them() -> None:
     product = a
     for _ in range(20):
         product = (product @ a) / 64
+    expected = product.clone()
     arriving = Arriving(product)
-    a.zero_()  # queued behind the copy
-    np.testing.assert_array_equal(arriving.numpy(), product.cpu().numpy())
+    product.zero_()  # queued behind the copy
+    np.testing.assert_array_equal(arriving.numpy(), expected.cpu().numpy())
 
 
 def test_the_peak_is_that_of_matrix_units() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from attninf_assets.influence import architecture, attention, kernels, selfcheck
-from attninf_assets.influence.kernels import Kernel, document_by_document
+from attninf_assets.influence.kernels import Documents, Kernel, Logits, document_by_document
 from attninf_assets.influence.masking import BASE, Head
 from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.pretrained import load_model
@@ -169,22 +170,21 @@ def test_where_float32_does_not_fit_the_check_is_rough_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model("llama").to(torch.bfloat16)
-    last = list(model.parameters())[-1]
-    own = torch.Tensor.float
+    before = [parameter.clone() for parameter in model.parameters()]
+    own, exactly = architecture._own_losses, []
 
-    def too_much(data: torch.Tensor) -> torch.Tensor:
-        if data.data_ptr() == last.data_ptr():
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return own(data)
+    def too_much(model: Any, ids: torch.Tensor) -> torch.Tensor:
+        exactly.append(model.dtype == torch.float32)
+        if exactly[-1]:
+            raise RuntimeError("MPS backend out of memory")
+        return own(model, ids)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "float", too_much)
-        with architecture.in_float32(model) as exact:
-            assert not exact
-            assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    monkeypatch.setattr(architecture, "_own_losses", too_much)
+    assert check(model).share_trunk
+    assert exactly[0]
+    assert not any(exactly[1:])
     assert "no room on cpu to check the model in float32: it is checked in torch.bfloat16" in caplog.text
-    packed = architecture.check_documents(model, 1, 64)
-    assert architecture.check_architecture(model, packed, exact=False)[0].on_average
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def off_by_a_little(*arguments: Any) -> torch.Tensor:
@@ -203,9 +203,17 @@ def another(*arguments: Any) -> torch.Tensor:
     return document_by_document(*arguments)
 
 
+def window_too_long(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents, logits: Logits
+) -> torch.Tensor:
+    window = None if logits.window is None else logits.window + 1
+    return document_by_document(q, k, v, documents, replace(logits, window=window))
+
+
 @pytest.mark.parametrize(
     ("kernel", "said"),
     [
+        (window_too_long, "window_too_long is not used: it is off by"),
         (off_by_a_little, "off_by_a_little is not used: it is off by 0.1 of the output"),
         (not_a_number, "not_a_number is not used: it is off by inf"),
         (unavailable, "unavailable is not used: FlashAttention only supports"),

@@ -1,24 +1,30 @@
 """Each fast setting against float32 scores made one document at a time: rank agreement, and what selection would keep.
 
-python -m benchmarks.bench_fidelity                          # the sample model on the sample corpus
-python -m benchmarks.bench_fidelity --numeric-class float8
+python -m benchmarks.bench_fidelity                          # the sample model
+python -m benchmarks.bench_fidelity --numeric-class float8 --in-use   # the selector in use under ATTNINF_ROOT
 
-The reference is the naive way: two resident float32 models, full logits. It is kept beside the sample corpus, for the
-settings that are tried later.
+The documents are the sample corpus's. The reference for the sample model is the naive way, two resident models with
+full logits; for a selector in use, of whatever architecture, the engine in float32, a window at a time and with nothing
+shared. It is kept beside the sample corpus, for the settings that are tried later.
 """
 
 import argparse
 import hashlib
-import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
+from attninf_assets.influence.masking import Head
 from attninf_assets.influence.pretrained import choose_device, load_model, load_tokenizer
-from attninf_assets.influence.selector import NUMERIC_CLASSES
+from attninf_assets.influence.selector import NUMERIC_CLASSES, NumericClass
+from attninf_assets.store.models import local_directory
+from attninf_assets.store.selectors import current_selector
 from benchmarks.bench_scoring import Fast, Naive
+from benchmarks.clock import timed
 from benchmarks.fidelity import fidelity
 from benchmarks.sample import sample_model_directory, sample_texts
 from benchmarks.subjects import Subject, upper_heads
@@ -30,36 +36,45 @@ def main() -> None:
     arguments.add_argument("--numeric-class", choices=NUMERIC_CLASSES, action="append", help="default: all")
     arguments.add_argument("--device", default=str(choose_device()))
     arguments.add_argument("--documents", type=int, default=200)
+    arguments.add_argument("--in-use", action="store_true", help="the selector in use instead of the sample model")
     chosen = arguments.parse_args()
     device = torch.device(chosen.device)
-    directory = sample_model_directory()
+    directory, heads = _selector_in_use() if chosen.in_use else (sample_model_directory(), None)
     texts = sample_texts()[: chosen.documents]
     documents = load_tokenizer(directory)(texts, add_special_tokens=False)["input_ids"]
     n_tokens = sum(map(len, documents))
     print(f"{n_tokens:,} tokens in {len(documents)} documents; settings on {device}, reference in float32", flush=True)
-    reference = _reference(directory, documents, device)
-    for numeric_class in chosen.numeric_class or NUMERIC_CLASSES:
+
+    def subject(numeric_class: NumericClass, *, token_budget: int, fusing: bool) -> Subject:
         model = load_model(directory, numeric_class=numeric_class, device=device)
-        subject = Subject(
-            model,
-            upper_heads(model.config),
-            documents,
-            device,
-            TOKEN_BUDGET[device.type],
-            fusing=device.type == "cuda",
-            float8=numeric_class == "float8",
-        )
-        started = time.perf_counter()
-        scores = Fast(subject).scores(documents)
-        rate = n_tokens / (time.perf_counter() - started)
-        print(f"{numeric_class}: {fidelity(scores, reference)}, {rate:,.0f} tokens/s", flush=True)
+        masked = heads or upper_heads(model.config)
+        return Subject(model, masked, documents, device, token_budget, fusing, float8=numeric_class == "float8")
+
+    def reference() -> np.ndarray:
+        plain = subject("float32", token_budget=1, fusing=False)
+        return (Fast(plain) if chosen.in_use else Naive(plain.model, plain.heads)).scores(documents)
+
+    expected = _kept(reference, of=[str(directory), heads, documents])
+    for numeric_class in chosen.numeric_class or NUMERIC_CLASSES:
+        tried = subject(numeric_class, token_budget=TOKEN_BUDGET[device.type], fusing=device.type == "cuda")
+        done = timed(partial(Fast(tried).scores, documents), device)
+        print(f"{numeric_class}: {fidelity(done.result, expected)}, {n_tokens / done.wall:,.0f} tokens/s", flush=True)
 
 
-def _reference(directory: Path, documents: list[list[int]], device: torch.device) -> np.ndarray:
-    kept = Path(".sample") / f"reference-{hashlib.sha256(repr(documents).encode()).hexdigest()[:12]}.npy"
+def _selector_in_use() -> tuple[Path, Sequence[Head]]:
+    from attninf_assets.resources import LakeResource, resources_from_environment  # noqa: PLC0415, only for this
+
+    lake = resources_from_environment()["lake"]
+    assert isinstance(lake, LakeResource)
+    root = lake.storage_root()
+    selector = current_selector(root).selector
+    return local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()), selector.heads
+
+
+def _kept(make: Callable[[], np.ndarray], *, of: object) -> np.ndarray:
+    kept = Path(".sample") / f"reference-{hashlib.sha256(repr(of).encode()).hexdigest()[:12]}.npy"
     if not kept.exists():
-        model = load_model(directory, numeric_class="float32", device=device)
-        np.save(kept, Naive(model, upper_heads(model.config)).scores(documents))
+        np.save(kept, make())
     return np.load(kept)
 
 

@@ -23,7 +23,7 @@ from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 
 
 def main() -> None:
-    """Print the last report of a scoring run, and the device's idle share."""
+    """Print the last report of a scoring run, and the most that the device can have been idle."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(arguments, documents=40)
     chosen = arguments.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
     last = reports[-1]
     assert isinstance(last, Progress)
     print(f"{n_scored:,} documents, {last.tokens:,} tokens, {last.tokens_per_second:,.0f} tokens/s on {subject.device}")
-    print(f"device idle {last.idle_share:.2%} of {last.seconds:.0f} s ({last.seconds_waiting:.2f} s)")
+    print(f"device idle at most {last.idle_share:.2%} of {last.seconds:.0f} s ({last.seconds_waiting:.2f} s)")
 
 
 def _read(n_documents: int) -> Iterator[Text]:

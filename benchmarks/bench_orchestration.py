@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_orchestration [partitions]
 
-Events are stored as the assets would store them; nothing is indexed or scored. SQLite instance storage on local disk.
+Events are stored as the assets would store them; nothing is indexed or scored. SQLite instance storage in TMPDIR.
 Ticks are evaluated as the daemon does it, over definitions that a code server sent and that are loaded once; cursor and
 evaluations are stored. The page is looked at in a headless Chromium, where there is one.
 """

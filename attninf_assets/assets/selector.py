@@ -124,7 +124,7 @@ class HeadConfig(dg.Config):
     numeric_class: Literal["auto", "float32", "bfloat16", "float8"] = Field(
         default="auto",
         description="Of weights and activations. auto: bfloat16 on CUDA, float32 elsewhere. float8 (Hopper): only "
-        "after `benchmarks.bench_fidelity` has shown that your selector's ranking survives it.",
+        "after `benchmarks.bench_fidelity --in-use` has shown that your selector's ranking survives it.",
     )
 
 

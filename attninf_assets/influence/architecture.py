@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from attninf_assets.influence.attention import NAME, AttentionPass, current_pass, in_flight, packed_attention
+from attninf_assets.influence.budget import is_out_of_memory
 from attninf_assets.influence.kernels import Documents, per_query_head, visible_QK
 from attninf_assets.influence.masking import BASE, Head, HeadSet
 from attninf_assets.influence.packing import Pack, Window, pack
@@ -59,9 +60,9 @@ class Check:
         """Whether the candidate runs for the model's shapes on this device, and agrees; says why where it does not."""
         try:
             self.require(candidate, (what, f"{what}, masked"))
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, TypeError, ValueError, ImportError, OSError) as error:  # a compiler may be missing
+            if is_out_of_memory(error):
+                raise
             _LOG.warning("%s is not used: %s", what, error)
             return False
         return True
@@ -97,27 +98,19 @@ def check_architecture(model: Any, packed: Pack, *, exact: bool) -> tuple[Check,
 
 
 @contextmanager
-def in_float32(model: Any) -> Iterator[bool]:
-    """Inside the block the model's parameters are float32, which loses nothing of them; False where there is no room
-    for that on the device. Buffers stay as they are: some are float32 in a 16-bit model."""
+def in_float32(model: Any) -> Iterator[None]:
+    """Inside the block the model's parameters are float32, which loses nothing of them.
+
+    Buffers stay as they are: some are float32 in a 16-bit model.
+    """
     before = [(parameter, parameter.data) for parameter in model.parameters()]
-    exact = True
     try:
         for parameter, data in before:
             parameter.data = data.float()
-    except torch.OutOfMemoryError:
-        exact = False
-        _put_back(before)
-        _LOG.warning("no room on %s to check the model in float32: it is checked in %s", model.device, model.dtype)
-    try:
-        yield exact
+        yield
     finally:
-        _put_back(before)
-
-
-def _put_back(before: Sequence[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
-    for parameter, data in before:
-        parameter.data = data
+        for parameter, data in before:
+            parameter.data = data
 
 
 def check_documents(model: Any, start_token: int, max_tokens: int) -> Pack:

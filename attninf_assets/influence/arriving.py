@@ -30,10 +30,17 @@ class Arriving:
 
 
 def one_behind(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each handed out when the next has been made: what it started is at work meanwhile."""
+    """The same items, each handed out when the next has been made: what it started is at work meanwhile.
+
+    An error raised while making an item is raised here, after the items before it.
+    """
     held: list[T] = []
-    for item in items:
-        held.append(item)
-        if len(held) > 1:
-            yield held.pop(0)
+    try:
+        for item in items:
+            held.append(item)
+            if len(held) > 1:
+                yield held.pop(0)
+    except Exception:
+        yield from held
+        raise
     yield from held

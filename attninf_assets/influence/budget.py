@@ -23,6 +23,9 @@ _OUT_OF_MEMORY = (
 )  # fmt: skip
 
 
+_BEFORE_MORE = 8  # batches that fit before more is tried again
+
+
 @dataclass(frozen=True)
 class BudgetHalved:
     """One report: the device's memory did not hold the tokens tried at once."""
@@ -38,27 +41,54 @@ class BudgetHalved:
 class TokenBudget:
     """Tokens computed at once, start tokens included, on one device for one model and window.
 
-    With `memory`, a directory, a halving is kept there under `of` (what the budget is for), and the next budget made
-    for the same starts from it. Delete the file to forget.
+    It is halved where the device's memory runs out. If what was tried was most of it, so much does not fit: with
+    `memory`, a directory, that is kept there under `of` (what the budget is for), and the next budget made for the same
+    starts from it; delete the file to forget. If it was little, something else had the device's memory for a while:
+    the budget grows back.
     """
 
     def __init__(self, tokens: int, *, memory: Path | None = None, of: Mapping[str, str | int] | None = None) -> None:
         self._of = dict(of or {})
         self._file = None if memory is None else memory / f"{_digest(self._of)}.json"
-        self.tokens = tokens
-        if self._file is not None and self._file.exists():
-            self.tokens = min(tokens, _remembered(self._file))
+        self.tokens = self._most = min(tokens, self._remembered() or tokens)
+        self._successes = 0
 
     def halve(self, tried: int, *, device: torch.device) -> BudgetHalved:
-        """From now on, and in later runs, half of the tokens tried."""
-        self.tokens = max(1, tried // 2)
-        halved = BudgetHalved(str(device), tried, self.tokens)
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_suffix(f".{uuid.uuid4().hex}.tmp")
-            temporary.write_text(json.dumps(self._of | {"token_budget": self.tokens}, indent=1))
-            os.replace(temporary, self._file)
-        return halved
+        """From now on half of the tokens tried."""
+        self.tokens, self._successes = max(1, tried // 2), 0
+        if 2 * tried > self._most:
+            self._most = self.tokens
+            self._remember()
+        return BudgetHalved(str(device), tried, self.tokens)
+
+    def held(self) -> None:
+        """What was tried did fit: after a few times, twice as much is tried, up to the most that the device holds."""
+        self._successes += 1
+        if self._successes >= _BEFORE_MORE and self.tokens < self._most:
+            self.tokens, self._successes = min(self._most, 2 * self.tokens), 0
+
+    def _remembered(self) -> int | None:
+        if self._file is None or not self._file.exists():
+            return None
+        try:
+            tokens = json.loads(self._file.read_text())["token_budget"]
+            if not isinstance(tokens, int) or tokens < 1:
+                raise ValueError(f"token_budget is {tokens!r}, not a number of tokens")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._file}: {error!r}; delete the file to forget the budget") from error
+        return tokens
+
+    def _remember(self) -> None:
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._file.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        with temporary.open("w") as stream:
+            least = min(self._most, self._remembered() or self._most)
+            stream.write(json.dumps(self._of | {"token_budget": least}, indent=1))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, self._file)
 
 
 def in_budget(
@@ -80,13 +110,14 @@ def in_budget(
         batch = _take(waiting, size, budget.tokens)
         result, error = _attempt(work, batch)
         if error is None:
+            budget.held()
             yield result  # type: ignore[misc]
             continue
         tried = sum(map(size, batch))
         if len(batch) == 1:
             raise torch.OutOfMemoryError(
-                f"{device}: {tried:,} tokens, which cannot be computed in parts, do not fit into the device's memory "
-                f"beside the model: free the device, lower max_tokens or use a smaller model ({error})"
+                f"{device}: {tried:,} tokens that belong together do not fit into the device's memory beside the "
+                f"model: free the device, use shorter windows or probes, or a smaller model ({error})"
             )
         waiting.extendleft(reversed(batch))
         on_halved(budget.halve(tried, device=device))
@@ -129,10 +160,3 @@ def _release(device: torch.device) -> None:
 
 def _digest(of: Mapping[str, str | int]) -> str:
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _remembered(file: Path) -> int:
-    tokens = json.loads(file.read_text())["token_budget"]
-    if not isinstance(tokens, int) or tokens < 1:
-        raise ValueError(f"{file}: token_budget is {tokens!r}, not a number of tokens; delete the file to forget it")
-    return tokens

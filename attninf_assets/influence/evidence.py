@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+import torch
 
 from attninf_assets.influence.arriving import Arriving, one_behind
-from attninf_assets.influence.budget import TokenBudget, in_budget
+from attninf_assets.influence.budget import TokenBudget, in_budget, is_out_of_memory
 from attninf_assets.influence.heads import answer_rows, pack_probes
 from attninf_assets.influence.masking import BASE, Head, HeadSet, Mask
 from attninf_assets.influence.probes import Probe
@@ -135,8 +136,7 @@ def answer_losses(
     n_answer_tokens = 0
 
     def answer(batch: list[Probe]) -> tuple[list[Probe], Arriving, Arriving]:
-        packed = pack_probes(batch)
-        losses_SR, correct_SR = model.answers_SR(packed, answer_rows(batch, packed), streams, mask=mask)
+        losses_SR, correct_SR = _answers(model, batch, streams, mask=mask)
         return batch, Arriving(losses_SR), Arriving(correct_SR)
 
     def size(probe: Probe) -> int:  # a budget's tokens are tokens of two streams
@@ -151,6 +151,22 @@ def answer_losses(
     return [
         AnswerLoss(float(x) / n_answer_tokens, float(r) / n_answer_tokens) for x, r in zip(loss_S, right_S, strict=True)
     ]
+
+
+def _answers(
+    model: StreamedModel, probes: Sequence[Probe], streams: Sequence[HeadSet], *, mask: Mask
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`answers_SR` of the probes; a single probe whose streams do not fit into memory together goes in two halves."""
+    packed = pack_probes(probes)
+    try:
+        return model.answers_SR(packed, answer_rows(probes, packed), streams, mask=mask)
+    except (RuntimeError, MemoryError) as error:
+        if len(probes) > 1 or len(streams) == 1 or not is_out_of_memory(error):
+            raise
+    half = len(streams) // 2
+    parts = [_answers(model, probes, some, mask=mask) for some in (streams[:half], streams[half:])]
+    losses, correct = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+    return losses, correct
 
 
 def _dominating(

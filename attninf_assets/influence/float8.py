@@ -5,6 +5,7 @@ embedding, the norms, attention and the vocabulary projection stay in bfloat16, 
 K inputs, N outputs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ _TILE = 16  # inputs and outputs of what the hardware multiplies are multiples o
 _CAPABILITY = (9, 0)
 
 
+Quantize = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
 class Float8Linear(torch.nn.Module):
-    """A linear layer whose product is computed in float8, with bfloat16 in and out."""
+    """A linear layer whose product is computed in float8, with bfloat16 in and out; `quantize` may be compiled."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -23,9 +27,10 @@ class Float8Linear(torch.nn.Module):
         self.weight = torch.nn.Parameter(weight_NK, requires_grad=False)
         self.register_buffer("scale_1N", scale_N1.T.contiguous())
         self.bias = linear.bias
+        self.quantize: Quantize = quantized
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x_MK, scale_M1 = quantized(x.flatten(0, -2))
+        x_MK, scale_M1 = self.quantize(x.flatten(0, -2))
         out_MN = torch._scaled_mm(
             x_MK, self.weight.T, scale_a=scale_M1, scale_b=self.scale_1N, bias=self.bias, out_dtype=torch.bfloat16
         )

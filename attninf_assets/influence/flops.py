@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from attninf_assets.influence.budget import is_out_of_memory
 from attninf_assets.influence.masking import HeadSet, first_masked_layer
 
 _SIZE = {"cpu": 1536, "mps": 4096, "cuda": 8192}  # of the square matrices whose product is the peak
@@ -59,9 +60,15 @@ def model_flops(model: Any, layers: Sequence[torch.nn.Module]) -> ModelFlops:
 
 
 @lru_cache
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """`measured_peak`, once in a process."""
-    return measured_peak(device, dtype)
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """`measured_peak`, once in a process; on the CPU, where 16-bit products are slow, always of float32. None where the
+    device has no memory left for it."""
+    try:
+        return measured_peak(device, torch.float32 if device.type == "cpu" else dtype)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:

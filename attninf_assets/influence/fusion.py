@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-# What the classes' names end with, in every architecture of transformers; and the conversions around float8 products.
-_FUSED = ("RMSNorm", "MLP", "Float8Linear")
+from attninf_assets.influence.float8 import Float8Linear, Quantize, quantized
+
+# What the classes' names end with, in every architecture of transformers.
+_FUSED = ("RMSNorm", "MLP")
 
 
 def fuse(model: Any) -> int:
@@ -20,19 +22,31 @@ def fuse(model: Any) -> int:
     modules = list(_modules(model))
     for module in modules:
         module.compile(dynamic=True)
-    return len(modules)
+    quantizing = [module for module in model.modules() if isinstance(module, Float8Linear)]
+    for module in quantizing:
+        module.quantize = _fused_quantized()
+    return len(modules) + len(quantizing)
 
 
 def unfuse(model: Any) -> None:
     """Run the same modules as they were."""
     for module in _modules(model):
         module._compiled_call_impl = None
+    for module in model.modules():
+        if isinstance(module, Float8Linear):
+            module.quantize = quantized
 
 
 @cache
 def fused_log_sum_exp() -> Callable[[torch.Tensor], torch.Tensor]:
     """log(sum(exp(logits))) over the last dimension as one kernel, compiled on its first use."""
     return torch.compile(lambda logits: logits.logsumexp(dim=-1), dynamic=True)
+
+
+@cache
+def _fused_quantized() -> Quantize:
+    """`quantized` for all layers alike: as parts of their modules, each shape of weights would be compiled anew."""
+    return torch.compile(quantized, dynamic=True)
 
 
 def _modules(model: Any) -> Iterator[torch.nn.Module]:

@@ -63,6 +63,18 @@ def document_by_document(
 def variable_length(
     q_SHTD: torch.Tensor, k_SKTD: torch.Tensor, v_SKTD: torch.Tensor, documents: Documents, logits: Logits
 ) -> torch.Tensor:
+    """`variable_length_split` with a document's sums always in one order, where the device's kernel can be told."""
+    return variable_length_split(q_SHTD, k_SKTD, v_SKTD, documents, logits, num_splits=1)
+
+
+def variable_length_split(
+    q_SHTD: torch.Tensor,
+    k_SKTD: torch.Tensor,
+    v_SKTD: torch.Tensor,
+    documents: Documents,
+    logits: Logits,
+    **options: int,
+) -> torch.Tensor:
     """All documents and streams in one call of the variable-length flash kernel (CUDA, 16-bit); [S, H, T, D] out.
 
     It takes no softcap: such layers go document by document. Attention sinks are a logit whose value is zero, so they
@@ -74,9 +86,8 @@ def variable_length(
     starts = torch.arange(n_streams, device=q_SHTD.device, dtype=torch.int32)[:, None] * n_tokens
     ends = documents.offsets.new_full((1,), n_streams * n_tokens)
     offsets = torch.cat([(documents.offsets[None, :-1] + starts).flatten(), ends])
-    takes = _parameters(varlen_attn)
-    newer: dict[str, Any] = {"num_splits": 1} if "num_splits" in takes else {}  # the same sums whatever the row holds
-    if "enable_gqa" in takes:
+    newer: dict[str, Any] = dict(options)
+    if "enable_gqa" in _parameters(varlen_attn):
         newer["enable_gqa"] = n_heads != k_SKTD.shape[1]
     else:
         k_SKTD, v_SKTD = per_query_head(k_SKTD, n_heads), per_query_head(v_SKTD, n_heads)
@@ -103,7 +114,7 @@ def variable_length(
 def kernels_for(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
     """The kernels that may serve there, the fastest first; the last serves everywhere."""
     fused = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
-    return [variable_length, document_by_document] if fused else [document_by_document]
+    return [variable_length, variable_length_split, document_by_document] if fused else [document_by_document]
 
 
 def visible_QK(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | None) -> torch.Tensor:

@@ -16,7 +16,7 @@ class Progress:
     total: int
     tokens: int
     seconds: float
-    seconds_waiting: float = 0.0  # in which the device had nothing to do, for want of text
+    seconds_waiting: float = 0.0  # for the next text: at most so long the device had nothing to do
     peak_share: float | None = None  # useful FLOP/s over the device's own matrix-product peak, measured
 
     @property
@@ -80,7 +80,7 @@ class ProgressClock:
             self.report(self._progress(now - self._started))
 
     def waited(self, seconds: float) -> None:
-        """Count time in which the device had nothing to do."""
+        """Count time in which the next text was not there yet."""
         self._waiting += seconds
 
     def _progress(self, seconds: float) -> Progress:

@@ -16,7 +16,7 @@ from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_
 from attninf_assets.influence.selector import NumericClass, Selector
 from attninf_assets.influence.streams import StreamedModel
 
-# How far a document's score may move with the batch, the device or the kernel it is computed with.
+# How far a document's score may move with the batch it is computed in; in float32 also with the device and the kernel.
 SCORE_TOLERANCE: Mapping[NumericClass, float] = {"float32": 1e-4, "bfloat16": 5e-3, "float8": 2e-2}
 NO_LOSS = 1e-4  # nats: below it a relative rise says nothing, and the score is null
 _BUDGETS_PER_CHUNK = 16  # packs' worth of tokens read, sorted and scored together

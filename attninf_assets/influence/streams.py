@@ -62,8 +62,8 @@ class StreamedModel:
         return model_flops(self.model, list(self._layers))
 
     @property
-    def peak_flops(self) -> float:
-        """FLOP/s of a matrix product on this model's device, in its type; measured once in a process."""
+    def peak_flops(self) -> float | None:
+        """FLOP/s of a matrix product on this model's device; see `flops.peak_flops`."""
         return peak_flops(self.device, self.model.dtype)
 
     def useful_flops(self, pack: Pack, streams: Sequence[HeadSet]) -> float:
