@@ -140,7 +140,7 @@ def test_who_gives_way_for_one_id_does_not_lose_another_to_who_gives_way_for_tha
     root = Root.at(tmp_path / "root")
     shards = [_shard(tmp_path, "a", ["x"]), _shard(tmp_path, "b", ["x", "y"]), _shard(tmp_path, "c", ["y"])]
     look, commit = "aabbcc", "abc"
-    _step_by_step(root, shards, look + commit + "bcbc")
+    _step_by_step(root, shards, look + commit + "bcbb")
     assert _owners(root) == {"x": ["a"], "y": ["b"]}
 
 
