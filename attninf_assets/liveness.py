@@ -26,7 +26,7 @@ def _lock_of(instance: dg.DagsterInstance, run_id: str) -> Path:
 def held_while_running(lock: Path) -> Iterator[None]:
     """Hold a run's lock. Its file is there only while it is held, or after its process was killed."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    unseen = lock.with_name(f".{lock.name}.{os.getpid()}")
+    unseen = lock.with_name(f".{lock.name}.{os.getpid()}")  # one that is killed before the rename leaves this
     with unseen.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(socket.gethostname())
@@ -43,9 +43,18 @@ def is_dead(lock: Path) -> bool:
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return file.read() == socket.gethostname()
+            # A run that ended by itself since the file was opened has unlinked it.
+            still_there = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+            return still_there and file.read() == socket.gethostname()
     except (FileNotFoundError, BlockingIOError):
         return False
+
+
+def sweep_unseen(locks: Path) -> None:
+    """Forget the files of this host's processes that were killed before their locks could be seen."""
+    for unseen in locks.glob(".*"):
+        if is_dead(unseen):
+            unseen.unlink(missing_ok=True)
 
 
 class _Living(dg.Executor):
@@ -95,7 +104,9 @@ class LockCheckingRunLauncher(dg.DefaultRunLauncher):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Launch a run, and forget the locks of dead runs that are known to be dead by now."""
-        for lock in _lock_of(self._instance, "").glob("[!.]*"):
+        locks = _lock_of(self._instance, "")
+        sweep_unseen(locks)
+        for lock in locks.glob("[!.]*"):
             run = self._instance.get_run_by_id(lock.name)
             if run is None or run.is_finished:
                 lock.unlink(missing_ok=True)

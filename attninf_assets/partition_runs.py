@@ -25,7 +25,7 @@ _NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
 
 
 class HopelessError(Exception):
-    """The `__cause__` would befall every partition that is left: the run ends with it, here and now."""
+    """The `__cause__` would befall every partition that is left: the run ends with it, no other is visited."""
 
 
 @contextmanager
@@ -47,13 +47,12 @@ def each_partition(
     """The events of a run: `materialize` is called for one partition key after the other.
 
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
-    the checks of the others were evaluated, which Dagster itself would skip. When a step is tried again, partitions
-    that it finished before are not visited a second time.
+    the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
+    When a step is tried again, partitions that it finished before are not visited a second time.
     """
     keys = context.partition_keys
     finished = _finished_before(context)
     failed: dict[str, Exception] = {}
-    hopeless: BaseException | None = None
     for key in keys:
         if key in finished:
             continue
@@ -61,7 +60,9 @@ def each_partition(
         try:
             result = materialize(key)
         except HopelessError as error:
-            hopeless = error.__cause__
+            cause = error.__cause__
+            assert isinstance(cause, Exception)
+            failed[key] = cause
             break
         except Exception as error:  # one broken partition is no reason to leave the others
             context.log.error(f"{key} failed: {type(error).__name__}: {error}", exc_info=len(keys) > 1)
@@ -69,20 +70,32 @@ def each_partition(
             continue
         finished.append(key)
         yield _materialization(context.asset_key, key, result, provenance)
-    if hopeless is None and not failed:
+    if not failed:
         yield _NO_MORE_EVENTS
         return
+    unchecked: dict[str, Exception] = {}
     for key in finished:
         for check in checks:
-            yield check.evaluation(context.instance, key, lake)
-    raise hopeless or _error(failed, n_partitions=len(keys))
+            try:
+                evaluation = check.evaluation(context.instance, key, lake)
+            except Exception as error:  # it must not hide why the run fails
+                unchecked[f"{check.judge.__name__} of {key}"] = error
+            else:
+                yield evaluation
+    raise _error(failed, unchecked, n_partitions=len(keys))
 
 
-def _error(failed: dict[str, Exception], *, n_partitions: int) -> Exception:
+def _error(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> Exception:
     if n_partitions == 1:
         return next(iter(failed.values()))
-    what = "; ".join(f"{key} ({type(error).__name__}: {error})" for key, error in failed.items())
-    return ExceptionGroup(f"{len(failed)} of the run's {n_partitions} partitions failed: {what}", [*failed.values()])
+    what = f"{len(failed)} of the run's {n_partitions} partitions failed: {_named(failed)}"
+    if unchecked:
+        what += f"; and checks of others: {_named(unchecked)}"
+    return ExceptionGroup(what, [*failed.values(), *unchecked.values()])
+
+
+def _named(errors: dict[str, Exception]) -> str:
+    return "; ".join(f"{name} ({type(error).__name__}: {error})" for name, error in errors.items())
 
 
 def _finished_before(context: dg.AssetExecutionContext) -> list[str]:

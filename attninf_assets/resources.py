@@ -4,15 +4,14 @@ The environment is named here and nowhere else.
 """
 
 import os
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-import boto3.session
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 from pydantic import Field
 
+from attninf_assets.connections import connection_to
 from attninf_assets.corpus.config import (
     CorpusConfig,
     discover_shards,
@@ -80,33 +79,10 @@ class LakeResource(dg.ConfigurableResource):
     def storage_options(self) -> StorageOptions:
         """What gives the connection settings for `s3://` paths, through the S3 resource's own chain.
 
-        It is asked whenever something is opened, and temporary credentials are renewed before they expire.
+        It is asked whenever something is opened, and temporary credentials are renewed before they expire: for all at
+        once, so that what was opened with them may stay open.
         """
-        session = boto3.session.Session(
-            profile_name=self.s3.profile_name,
-            aws_access_key_id=self.s3.aws_access_key_id,
-            aws_secret_access_key=self.s3.aws_secret_access_key,
-            aws_session_token=self.s3.aws_session_token,
-            region_name=self.s3.region_name,
-        )
-        credentials = session.get_credentials()
-        client = self.s3.get_client()
-        connection = {"AWS_REGION": client.meta.region_name, "AWS_ENDPOINT_URL": client.meta.endpoint_url}
-        if client.meta.endpoint_url.startswith("http://"):
-            connection["AWS_ALLOW_HTTP"] = "true"
-
-        def current() -> Mapping[str, str]:
-            options = dict(connection)
-            if credentials is not None:
-                frozen = credentials.get_frozen_credentials()
-                options |= {
-                    "AWS_ACCESS_KEY_ID": frozen.access_key,
-                    "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
-                    "AWS_SESSION_TOKEN": frozen.token,
-                }
-            return {name: value for name, value in options.items() if value}
-
-        return current
+        return connection_to(self.s3, os.environ)
 
     def model_cache(self) -> Path:
         """Where pinned models of an S3 root are kept locally once downloaded."""

@@ -174,3 +174,38 @@ def test_a_profile_whose_process_gives_temporary_credentials_is_asked_again_befo
         assert len(lake.read("scores")) == 4
         told = repr(resource) + repr(lake.root) + repr(lake.__dict__)
     assert RENEWED["AWS_SECRET_ACCESS_KEY"] not in told
+
+
+def test_temporary_credentials_are_fetched_once_for_all_that_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    script = tmp_path / "credentials.sh"
+    later = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
+    given = f'{{"Version": 1, "AccessKeyId": "key-%s", "SecretAccessKey": "hush", "Expiration": "{later}"}}'
+    script.write_text(f"#!/bin/sh\necho >> {calls}\nprintf '{given}' $(wc -l < {calls})\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "config").write_text(f"[profile temporary]\ncredential_process = {script}\nregion = us-east-1\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "temporary")
+    monkeypatch.setenv("ATTNINF_ROOT", "s3://lake/prefix")
+
+    def options() -> Mapping[str, str]:
+        resource = resources_from_environment()["lake"]
+        assert isinstance(resource, LakeResource)
+        return resource.lake().root.storage_options
+
+    first, n_calls = options(), calls.read_text()
+    assert first["AWS_ACCESS_KEY_ID"].startswith("key-")
+    assert [options(), options()] == [first, first]
+    assert calls.read_text() == n_calls
+    (tmp_path / "renewed").write_text((tmp_path / "config").read_text())
+    (tmp_path / "renewed").replace(tmp_path / "config")  # another file: another chain
+    assert options() != first
+    again = options()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.delenv("AWS_PROFILE")
+    assert options()["AWS_ACCESS_KEY_ID"] == "of-the-environment" != again["AWS_ACCESS_KEY_ID"]

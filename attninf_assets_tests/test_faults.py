@@ -3,7 +3,6 @@
 import io
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -80,10 +79,9 @@ def test_a_server_that_stays_busy_is_given_up_with_an_error_that_says_so(proxy: 
         "writing": lambda: lake.root.write_bytes("x", b"x"),
     }
     for name, attempt in attempts.items():
-        begin, before = time.monotonic(), len(proxy.requests)
+        before = len(proxy.requests)
         with pytest.raises(OSError, match=r"503|SLOW_DOWN|SlowDown|reduce your request rate") as given_up:
             attempt()
-        assert time.monotonic() - begin < 60, name
         assert 1 < len(proxy.requests) - before < 30, name
         assert lake.root.storage_options["AWS_SECRET_ACCESS_KEY"] not in str(given_up.value)
     proxy.fault = lambda method, path, number: None

@@ -1,17 +1,26 @@
 """Locks of runs, between real processes that end in every way."""
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.launcher import WorkerStatus
 
-from attninf_assets.liveness import LockCheckingRunLauncher, held_while_running, is_dead, living_in_process_executor
+from attninf_assets.liveness import (
+    LockCheckingRunLauncher,
+    held_while_running,
+    is_dead,
+    living_in_process_executor,
+    sweep_unseen,
+)
 
 HOLD = """
 import sys
@@ -55,6 +64,33 @@ def test_a_process_that_ends_by_itself_leaves_no_lock(lock: Path, holder: subpro
     holder.communicate("\n")
     assert list(lock.parent.iterdir()) == []
     assert not is_dead(lock)
+
+
+def test_a_run_that_ends_by_itself_while_it_is_looked_at_is_not_dead(
+    lock: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def end_first(file: Any, how: int) -> None:
+        holder.communicate("\n")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_first)
+    assert not is_dead(lock)
+    assert holder.returncode == 0
+
+
+def test_files_of_processes_killed_before_their_locks_were_seen_are_swept(
+    lock: Path, holder: subprocess.Popen[str]
+) -> None:
+    killed, starting, held = (lock.with_name(f".{lock.name}.{pid}") for pid in (1, 2, 3))
+    killed.write_text(socket.gethostname())
+    starting.touch()  # between its making and its lock
+    held.write_text(socket.gethostname())
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep_unseen(lock.parent)
+    assert sorted(lock.parent.iterdir()) == sorted([starting, held, lock])
 
 
 def test_a_run_that_fails_leaves_no_lock(lock: Path) -> None:

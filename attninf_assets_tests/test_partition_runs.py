@@ -1,6 +1,6 @@
 """Runs that go through several partitions: every partition's events are what a run of it alone would leave."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from dagster._core.loader import LoadingContextForTest
 
 from attninf_assets import retries
 from attninf_assets.influence import engine
-from attninf_assets.partition_runs import PartitionEvents, each_partition
+from attninf_assets.partition_checks import PartitionCheck
+from attninf_assets.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.retries import transient_faults_retried
 from attninf_assets_tests.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
 
@@ -35,13 +36,13 @@ def result_of(key: str) -> dg.MaterializeResult:
     return dg.MaterializeResult(data_version=dg.DataVersion(f"scores {key}"), metadata={"position": KEYS.index(key)})
 
 
-def scores_asset(materialize: Materialize) -> dg.AssetsDefinition:
+def scores_asset(materialize: Materialize, checks: Sequence[PartitionCheck] = ()) -> dg.AssetsDefinition:
     """An asset like ours, which makes each of its partitions so."""
 
     @dg.asset(partitions_def=LETTERS, deps=[corpus, heads], backfill_policy=dg.BackfillPolicy.multi_run(9))
     @transient_faults_retried
     def scores(context: dg.AssetExecutionContext) -> PartitionEvents:
-        yield from each_partition(context, materialize, lake=None, checks=[])  # type: ignore[arg-type]
+        yield from each_partition(context, materialize, lake=None, checks=checks)  # type: ignore[arg-type]
 
     return scores
 
@@ -186,6 +187,29 @@ def test_broken_partitions_do_not_stop_the_others_and_all_are_named(world: World
         "c": "MATERIALIZED",
         "d": "FAILED",
     }
+
+
+def test_what_fails_for_all_and_a_check_that_fails_hide_no_partition_that_failed_before(world: World) -> None:
+    visited: list[str] = []
+
+    def broken(key: str) -> dg.MaterializeResult:
+        visited.append(key)
+        if key == "b":
+            raise ValueError("row 7 changed")
+        if key == "c":
+            with every_partition_concerned():
+                raise RuntimeError("no model")
+        return result_of(key)
+
+    def unjudged(key: str, lake: Any) -> dg.AssetCheckResult:
+        raise KeyError(f"no table for {key}")
+
+    check = PartitionCheck(dg.AssetKey("scores"), unjudged)
+    result = world.run([scores_asset(broken, checks=[check])], "scores", "a", to="d")
+    said = failure(result)
+    assert visited == ["a", "b", "c"]
+    assert "2 of the run's 4 partitions failed: b (ValueError: row 7 changed); c (RuntimeError: no model)" in said
+    assert "unjudged of a (KeyError: 'no table for a')" in said
 
 
 def test_a_transient_fault_of_one_partition_repeats_that_partition_alone(
