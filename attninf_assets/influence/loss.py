@@ -64,8 +64,8 @@ def final_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 def _float32_logits(hidden_RC: torch.Tensor, weight_VC: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
-    """Logits that were summed in float32 and, on CUDA, never rounded to the weights' 16 bits."""
+    """Logits that are never rounded to the weights' 16 bits."""
     if hidden_RC.is_cuda and hidden_RC.dtype != torch.float32:
         logits = torch.mm(hidden_RC, weight_VC.T, out_dtype=torch.float32)
         return logits if bias_V is None else logits + bias_V
-    return F.linear(hidden_RC, weight_VC, bias_V).float()
+    return F.linear(hidden_RC.float(), weight_VC.float(), None if bias_V is None else bias_V.float())
