@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import torch
 
 from attninf_assets.influence.flops import measured_peak
+from attninf_assets.influence.onednn import OneDnnLinear, has_onednn
 
 T = TypeVar("T")
 _SIZE = 1536
@@ -33,9 +34,15 @@ def timed(work: Callable[[], T], device: torch.device) -> Timed[T]:
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product, by the same clock."""
+    """FLOP/s of a large square matrix product, by the same clock; on the CPU of float32, by the faster library."""
     if device.type != "cpu":
         return measured_peak(device, dtype)
     a, b = (torch.randn(_SIZE, _SIZE) for _ in range(2))
-    _, *seconds = [timed(partial(torch.matmul, a, b), device).seconds for _ in range(6)]
+    libraries = [partial(torch.matmul, b)] + ([OneDnnLinear(b)] if has_onednn(device) else [])
+    return max(_rate(partial(library, a), device) for library in libraries)
+
+
+@torch.inference_mode()
+def _rate(multiply: Callable[[], torch.Tensor], device: torch.device) -> float:
+    _, *seconds = [timed(multiply, device).seconds for _ in range(6)]
     return 2 * _SIZE**3 / statistics.median(seconds)

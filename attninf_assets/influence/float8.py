@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from attninf_assets.influence.pretrained import linear_layers
+
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
 _TILE = 16  # inputs and outputs of what the hardware multiplies are multiples of it
 _CAPABILITY = (9, 0)
@@ -53,12 +55,11 @@ def to_float8(model: Any, layers: torch.nn.Module) -> None:
     if device.type == "mps" or (device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY):
         raise ValueError(f"numeric_class float8: device {device} has no float8 products (CUDA from capability 9.0 on)")
     suited = [
-        (parent, name, child)
-        for parent in layers.modules()
-        for name, child in parent.named_children()
-        if type(child) is torch.nn.Linear and not (child.in_features % _TILE or child.out_features % _TILE)
+        found
+        for found in linear_layers(layers)
+        if not (found.linear.in_features % _TILE or found.linear.out_features % _TILE)
     ]
     if not suited:
         raise ValueError(f"numeric_class float8: architecture {model.config.model_type!r} has no linear layer for it")
-    for parent, name, child in suited:
-        setattr(parent, name, Float8Linear(child))
+    for found in suited:
+        found.put(Float8Linear(found.linear))

@@ -8,13 +8,14 @@ attention over the positions that are visible.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 
 from attninf_assets.influence.budget import is_out_of_memory
 from attninf_assets.influence.masking import HeadSet, first_masked_layer
+from attninf_assets.influence.onednn import OneDnnLinear, has_onednn
 
 _SIZE = {"cpu": 1536, "mps": 4096, "cuda": 8192}  # of the square matrices whose product is the peak
 _REPEATS = 5
@@ -61,10 +62,11 @@ def model_flops(model: Any, layers: Sequence[torch.nn.Module]) -> ModelFlops:
 
 @lru_cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """`measured_peak`, once in a process; on the CPU, where 16-bit products are slow, always of float32. None where the
-    device has no memory left for it."""
+    """`measured_peak`, once in a process; float32's on a CPU that is slow in 16 bits. None where the device has no
+    memory left for it."""
+    slow = device.type == "cpu" and dtype != torch.float32 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     try:
-        return measured_peak(device, torch.float32 if device.type == "cpu" else dtype)
+        return measured_peak(device, torch.float32 if slow else dtype)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -75,11 +77,12 @@ def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a large square matrix product in that type, the best of a few; takes a fraction of a second."""
     size = _SIZE[device.type]
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    multiply = OneDnnLinear(b) if has_onednn(device) and dtype == torch.float32 else partial(torch.matmul, b)
     best = float("inf")
     for _ in range(_REPEATS):
         _synchronize(device)
         started = time.perf_counter()
-        a @ b
+        multiply(a)
         _synchronize(device)
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best

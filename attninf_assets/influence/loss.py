@@ -3,7 +3,8 @@
 Shapes: R rows (predicted tokens), V vocabulary, C hidden size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ _TILE = 4096  # vocabulary entries projected at once: float32 logits of 16 MiB a
 
 
 LogSumExp = Callable[[torch.Tensor], torch.Tensor]  # float32 [R, V] -> [R]; may use its argument up
+Tile = Callable[[torch.Tensor], torch.Tensor]  # hidden states [R, C] -> float32 logits of some vocabulary entries
 
 
 def log_sum_exp_in_place(logits_RV: torch.Tensor) -> torch.Tensor:
@@ -23,28 +25,43 @@ def log_sum_exp_in_place(logits_RV: torch.Tensor) -> torch.Tensor:
 
 
 def token_losses_R(
-    hidden_RC: torch.Tensor, targets_R: torch.Tensor, model: Any, *, log_sum_exp: LogSumExp = log_sum_exp_in_place
+    hidden_RC: torch.Tensor,
+    targets_R: torch.Tensor,
+    model: Any,
+    *,
+    log_sum_exp: LogSumExp = log_sum_exp_in_place,
+    tiles: Sequence[Tile] | None = None,
 ) -> torch.Tensor:
     """Cross-entropy in nats of each target token, float32 [R].
 
     The log-sum-exp over the vocabulary is accumulated tile by tile, so memory is rows × tile whatever the vocabulary.
+    `tiles` are the model's vocabulary projection in another way to compute it, in the order of the vocabulary.
     """
-    head = model.get_output_embeddings()
-    weight_VC, bias_V = head.weight, getattr(head, "bias", None)
+    if tiles is None:
+        tiles = [partial(_float32_logits, weight_VC=weight, bias_V=bias) for weight, bias in tiles_of(model)]
     losses = []
     for first in range(0, len(targets_R), _ROWS):
         hidden, targets = hidden_RC[first : first + _ROWS], targets_R[first : first + _ROWS]
-        partial, target_logits = [], hidden.new_zeros(len(hidden), dtype=torch.float32)
-        for tile in range(0, weight_VC.shape[0], _TILE):
-            bias = None if bias_V is None else bias_V[tile : tile + _TILE]
-            logits = final_logits(_float32_logits(hidden, weight_VC[tile : tile + _TILE], bias), model.config)
+        sums, target_logits = [], hidden.new_zeros(len(hidden), dtype=torch.float32)
+        start = 0
+        for tile in tiles:
+            logits = final_logits(tile(hidden), model.config)
             # The target's logit is the very number that enters the sum: rounded alike, they cancel for a sure token.
-            place = (targets - tile).clamp(0, logits.shape[-1] - 1)
-            here = (targets >= tile) & (targets < tile + logits.shape[-1])
+            place = (targets - start).clamp(0, logits.shape[-1] - 1)
+            here = (targets >= start) & (targets < start + logits.shape[-1])
+            start += logits.shape[-1]
             target_logits = torch.where(here, logits.gather(-1, place[:, None])[:, 0], target_logits)
-            partial.append(log_sum_exp(logits))
-        losses.append((torch.stack(partial).logsumexp(dim=0) - target_logits).clamp(min=0))
+            sums.append(log_sum_exp(logits))
+        losses.append((torch.stack(sums).logsumexp(dim=0) - target_logits).clamp(min=0))
     return torch.cat(losses) if losses else hidden_RC.new_zeros(0, dtype=torch.float32)
+
+
+def tiles_of(model: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """(weight [tile, C], bias [tile] or None) of the vocabulary projection, tile by tile; views."""
+    head = model.get_output_embeddings()
+    weight_VC, bias_V = head.weight, getattr(head, "bias", None)
+    for start in range(0, len(weight_VC), _TILE):
+        yield weight_VC[start : start + _TILE], None if bias_V is None else bias_V[start : start + _TILE]
 
 
 def predicted_R(hidden_RC: torch.Tensor, model: Any) -> torch.Tensor:

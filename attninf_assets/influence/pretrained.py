@@ -102,6 +102,29 @@ def decoder_layers(model: Any) -> torch.nn.ModuleList:
     )
 
 
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear layer and its place in the model."""
+
+    parent: torch.nn.Module
+    name: str
+    linear: torch.nn.Linear
+
+    def put(self, module: torch.nn.Module) -> None:
+        """Let `module` take its place."""
+        setattr(self.parent, self.name, module)
+
+
+def linear_layers(module: torch.nn.Module) -> list[LinearLayer]:
+    """The linear layers inside `module`, those of a class of their own left out."""
+    return [
+        LinearLayer(parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child) is torch.nn.Linear
+    ]
+
+
 def load_tokenizer(directory: Path) -> Any:
     """The tokenizer of a pinned directory; raises `ValueError` where it has neither BOS nor EOS."""
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)

@@ -11,6 +11,7 @@ from attninf_assets.influence.budget import is_out_of_memory
 from attninf_assets.influence.float8 import to_float8
 from attninf_assets.influence.fusion import fuse, fused_log_sum_exp, unfuse
 from attninf_assets.influence.kernels import Documents, Kernel, Logits, kernels_for
+from attninf_assets.influence.onednn import has_onednn, onednn_tiles, restore, to_onednn
 from attninf_assets.influence.pretrained import decoder_layers
 from attninf_assets.influence.streams import StreamedModel
 
@@ -32,7 +33,7 @@ def verified(
 
     Of the device's attention kernels the fastest is taken that agrees with the plainest in every layer. `float8` then
     converts the layers' matrix products, and raises where that spoils the losses. Where `fusing` is asked for, norms
-    and activations are compiled if that works here and agrees.
+    and activations are compiled if that works here and agrees. On the CPU, oneDNN multiplies if it agrees.
     """
     packed = check_documents(model, start_token, max_tokens)
     try:
@@ -58,6 +59,17 @@ def verified(
         if check.passes(fused, "fusing"):
             return fused
         unfuse(model)
+    return _with_onednn(ready, check) if has_onednn(model.device) else ready
+
+
+def _with_onednn(ready: StreamedModel, check: Check) -> StreamedModel:
+    """The model with its float32 products computed by oneDNN; as it was, where it then fails or disagrees."""
+    model = ready.model
+    replaced = to_onednn(model) if model.dtype == torch.float32 else []
+    faster = StreamedModel(model, share_trunk=ready.share_trunk, kernel=ready.kernel, tiles=onednn_tiles(model))
+    if check.passes(faster, "oneDNN"):
+        return faster
+    restore(replaced)
     return ready
 
 

@@ -14,7 +14,7 @@ import torch
 from attninf_assets.influence.attention import NAME, AttentionPass, Recorder, in_flight
 from attninf_assets.influence.flops import ModelFlops, model_flops, peak_flops
 from attninf_assets.influence.kernels import Documents, Kernel, document_by_document, to_device
-from attninf_assets.influence.loss import LogSumExp, log_sum_exp_in_place, predicted_R, token_losses_R
+from attninf_assets.influence.loss import LogSumExp, Tile, log_sum_exp_in_place, predicted_R, token_losses_R
 from attninf_assets.influence.masking import HeadSet, Mask, first_masked_layer, head_mask_SH
 from attninf_assets.influence.packing import Pack
 from attninf_assets.influence.pretrained import decoder_layers
@@ -34,6 +34,7 @@ class StreamedModel:
         share_trunk: bool = True,
         kernel: Kernel = document_by_document,
         log_sum_exp: LogSumExp = log_sum_exp_in_place,
+        tiles: Sequence[Tile] | None = None,
     ) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
@@ -47,7 +48,7 @@ class StreamedModel:
             )
         self.share_trunk = share_trunk
         self.kernel = kernel
-        self._log_sum_exp = log_sum_exp
+        self._log_sum_exp, self._tiles = log_sum_exp, tiles
         self._layers = decoder_layers(model)
         self._head_masks = lru_cache(maxsize=8)(self._new_head_masks)  # made anew, each would wait for the device
         model.set_attn_implementation(NAME)
@@ -115,7 +116,7 @@ class StreamedModel:
         return losses, correct
 
     def _token_losses_R(self, hidden_RC: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
-        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self._log_sum_exp)
+        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self._log_sum_exp, tiles=self._tiles)
 
     def _new_head_masks(self, streams: tuple[HeadSet, ...]) -> Mapping[int, torch.Tensor]:
         layers = sorted({head.layer for heads in streams for head in heads})
