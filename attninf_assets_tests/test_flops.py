@@ -81,3 +81,12 @@ def test_where_there_is_no_memory_for_it_there_is_no_peak(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(flops, "measured_peak", full)
     assert flops.peak_flops.__wrapped__(torch.device("cpu"), torch.float32) is None
+
+
+@pytest.mark.parametrize(("fast", "measured"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_that_is_slow_in_16_bits_has_the_peak_of_float32(
+    fast: bool, measured: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flops, "has_fast_bfloat16", lambda _: fast)
+    monkeypatch.setattr(flops, "measured_peak", lambda _, dtype: {measured: 7.0}[dtype])
+    assert flops.peak_flops.__wrapped__(torch.device("cpu"), torch.bfloat16) == 7.0

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attninf_assets.influence.masking import BASE
 from attninf_assets.influence.packing import Window, pack
 from attninf_assets.influence.pretrained import choose_device
-from attninf_assets.influence.streams import StreamedModel
+from attninf_assets.influence.selfcheck import verified
 from benchmarks.subjects import START, random_model, upper_heads
 
 _MIB = 2**20
@@ -54,7 +54,12 @@ def main() -> None:
 
 def _peak(shape: str, device: torch.device, *, budget: int, length: int, vocabulary: int) -> int:
     """Bytes of tensors alive at once in a pass over a full budget, beside the weights."""
-    model = StreamedModel(random_model(shape, device, vocabulary=vocabulary))
+    model = verified(
+        random_model(shape, device, vocabulary=vocabulary),
+        start_token=START,
+        max_tokens=length,
+        fusing=device.type == "cuda",
+    )
     streams = [BASE, frozenset(upper_heads(model.config))]
     rng = np.random.default_rng(0)
     windows = [Window(n, rng.integers(3, vocabulary, length - 1)) for n in range(budget // length)]
@@ -76,7 +81,8 @@ class _LiveBytes(TorchDispatchMode):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.now = self.most = 0
-        self._known = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+        weights = [t for t in [*model.parameters(), *model.buffers()] if not t.is_mkldnn]  # those have no storage
+        self._known = {t.untyped_storage()._cdata for t in weights}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -15,7 +15,7 @@ import torch
 
 from attninf_assets.influence.budget import is_out_of_memory
 from attninf_assets.influence.masking import HeadSet, first_masked_layer
-from attninf_assets.influence.onednn import OneDnnLinear, has_onednn
+from attninf_assets.influence.onednn import OneDnnLinear, has_fast_bfloat16, has_onednn
 
 _SIZE = {"cpu": 1536, "mps": 4096, "cuda": 8192}  # of the square matrices whose product is the peak
 _REPEATS = 5
@@ -64,7 +64,7 @@ def model_flops(model: Any, layers: Sequence[torch.nn.Module]) -> ModelFlops:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """`measured_peak`, once in a process; float32's on a CPU that is slow in 16 bits. None where the device has no
     memory left for it."""
-    slow = device.type == "cpu" and dtype != torch.float32 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    slow = device.type == "cpu" and not has_fast_bfloat16(device)
     try:
         return measured_peak(device, torch.float32 if slow else dtype)
     except RuntimeError as error:

@@ -38,7 +38,13 @@ class OneDnnTile(OneDnnLinear):
 
 def has_onednn(device: torch.device) -> bool:
     """Whether this installation of PyTorch can multiply there with oneDNN."""
-    return device.type == "cpu" and torch.backends.mkldnn.is_available()
+    built = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return device.type == "cpu" and built
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether oneDNN multiplies 16-bit numbers there; without it they are slow on a CPU."""
+    return has_onednn(device) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def to_onednn(model: Any) -> Sequence[LinearLayer]:
