@@ -73,6 +73,7 @@ def test_every_architecture_is_scored_alike_by_both_libraries(name: str, monkeyp
     monkeypatch.setattr(selfcheck, "has_onednn", lambda _: False)
     plain = verified(tiny_model(name), start_token=1, max_tokens=64)
     assert converted(plain.model) == 0
+    assert model.flops == plain.flops
     torch.testing.assert_close(model.losses_SR(PACKED, STREAMS), plain.losses_SR(PACKED, STREAMS), atol=1e-5, rtol=1e-5)
 
 
