@@ -55,6 +55,7 @@ def test_tables_show_their_columns_with_meanings(specs: dict[str, dg.AssetSpec],
     schema = specs[name].metadata["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchema)
     assert all(column.description for column in schema.columns)
+    assert not any("<" in (column.description or "") for column in schema.columns), "the UI would drop it as HTML"
 
 
 def test_device_work_queues_in_one_pool_and_other_work_does_not() -> None:

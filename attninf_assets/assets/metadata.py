@@ -1,5 +1,6 @@
 """Metadata and log lines that several assets show alike."""
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ def column_schema(table: str) -> dict[str, dg.TableSchema]:
         dg.TableColumn(
             field.name,
             str(field.type),
-            description=description(field),
+            description=html.escape(description(field), quote=False),  # the UI reads it as Markdown
             constraints=dg.TableColumnConstraints(nullable=field.nullable),
         )
         for field in TABLES[table]
