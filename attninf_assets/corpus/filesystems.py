@@ -110,8 +110,9 @@ def split_glob(pattern: str) -> tuple[str, str]:
 def found_files(root: str, pattern: str, *, storage_options: StorageOptions = NO_OPTIONS) -> list[FoundFile]:
     """The files below the folder `root` whose path relative to it matches `pattern`, sorted by that path.
 
-    `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included. As in a
-    shell, a wildcard does not match a name's leading dot. A folder that does not exist holds no files.
+    `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included; at the
+    end it is every file below. As in a shell, a wildcard does not match a name's leading dot. A folder that does not
+    exist holds no files.
     """
     filesystem, folder = filesystem_for(root, storage_options)
     selector = pa.fs.FileSelector(folder, recursive="/" in pattern or "**" in pattern, allow_not_found=True)
@@ -129,9 +130,12 @@ def _matches(path: list[str], pattern: list[str]) -> bool:
     if not pattern:
         return not path
     if pattern[0] == "**":
-        if _matches(path, pattern[1:]):
+        rest = pattern[1:]
+        if rest and _matches(path, rest):
             return True
-        return bool(path) and not path[0].startswith(".") and _matches(path[1:], pattern)
+        if not path or path[0].startswith("."):
+            return False
+        return _matches(path[1:], pattern) or (not rest and len(path) == 1)
     if not path or (path[0].startswith(".") and not pattern[0].startswith(".")):
         return False
     return fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
