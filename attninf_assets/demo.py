@@ -14,6 +14,7 @@ import dagster as dg
 
 from attninf_assets.corpus.config import domains_without_shards
 from attninf_assets.definitions import definitions
+from attninf_assets.liveness import end_dead_runs, living_run
 from attninf_assets.partitions import CORPUS_SHARDS
 from attninf_assets.resources import CorpusResource, LakeResource, resources_from_environment
 from attninf_assets.store.query import connect
@@ -52,13 +53,16 @@ def main() -> None:
     with dg.DagsterInstance.get() as instance:
 
         def materialize(assets: Sequence[str], partition_key: str | None = None) -> dg.ExecuteInProcessResult:
-            return job.execute_in_process(
-                instance=instance,
-                asset_selection=[dg.AssetKey(name) for name in assets],
-                partition_key=partition_key,
-                run_config={"loggers": {"story": {}}},
-            )
+            with living_run(instance) as run_id:
+                return job.execute_in_process(
+                    instance=instance,
+                    asset_selection=[dg.AssetKey(name) for name in assets],
+                    partition_key=partition_key,
+                    run_config={"loggers": {"story": {}}},
+                    run_id=run_id,
+                )
 
+        end_dead_runs(instance)
         _say("corpus: indexing every shard")
         found = corpus.shards()
         if empty := domains_without_shards(corpus.config(), found):

@@ -8,6 +8,7 @@ a lock file here, or with one from another host, may live elsewhere and is left 
 import fcntl
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,22 @@ def sweep_unseen(locks: Path) -> None:
     for unseen in locks.glob(".*"):
         if is_dead(unseen):
             unseen.unlink(missing_ok=True)
+
+
+@contextmanager
+def living_run(instance: dg.DagsterInstance) -> Iterator[str]:
+    """The id of a run to be executed in this process, inside the block, while its lock is held."""
+    run_id = str(uuid.uuid4())
+    with held_while_running(_lock_of(instance, run_id)):
+        yield run_id
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process is gone as failed and free their places in the pools, where no daemon does it."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if is_dead(_lock_of(instance, run.run_id)):
+            instance.report_run_failed(run, "the process of the run is gone")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 class _Living(dg.Executor):
