@@ -16,6 +16,7 @@ from dagster._core.launcher import WorkerStatus
 
 from attninf_assets.liveness import (
     LockCheckingRunLauncher,
+    end_dead_runs,
     held_while_running,
     is_dead,
     living_in_process_executor,
@@ -128,6 +129,26 @@ def test_the_launcher_fails_the_dead_and_nobody_else(
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert [health("run"), health("elsewhere")] == [WorkerStatus.FAILED, WorkerStatus.RUNNING]
+
+
+def test_ending_dead_runs_frees_their_places_and_leaves_living_ones_theirs(
+    instance: dg.DagsterInstance, holder: subprocess.Popen[str]
+) -> None:
+    instance.add_run(dg.DagsterRun("job", "run", status=dg.DagsterRunStatus.STARTED))
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("gpu", 1)
+    assert storage.claim_concurrency_slot("gpu", "run", "step").is_claimed
+
+    def left() -> tuple[str | None, int]:
+        run = instance.get_run_by_id("run")
+        return run.status.value if run else None, storage.get_concurrency_info("gpu").active_slot_count
+
+    end_dead_runs(instance)
+    assert left() == ("STARTED", 1)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    end_dead_runs(instance)
+    assert left() == ("FAILURE", 0)
 
 
 def test_a_run_holds_its_lock_from_its_first_step_to_its_last(instance: dg.DagsterInstance, tmp_path: Path) -> None:
