@@ -15,12 +15,13 @@ demo: environment
 	$(BIN)/python -m attninf_assets.demo
 
 ui: environment
-	@$(BIN)/dagster instance concurrency set gpu "$$($(BIN)/python -m attninf_assets.devices)" > /dev/null
+	@$(BIN)/dagster instance concurrency set gpu "$$($(BIN)/python -m attninf_assets.influence.runtime.devices)" > /dev/null
 	$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
 test: environment browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy attninf_assets attninf_assets_tests benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

@@ -2,24 +2,24 @@
 
 import dagster as dg
 
-from attninf_assets.assets.corpus import raw_corpus
-from attninf_assets.assets.coverage import every_shard_is_current, rescoring_preview, score_coverage
-from attninf_assets.assets.mixture import training_corpus
-from attninf_assets.assets.scores import attention_influence_scores
-from attninf_assets.assets.selection import score_thresholds, selected_subset
-from attninf_assets.assets.selector import retrieval_heads, retrieval_probes, selector_model
-from attninf_assets.automation import ingest_job, new_shards
-from attninf_assets.checks import CHECKS
-from attninf_assets.liveness import living_in_process_executor
-from attninf_assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
-from attninf_assets.rescoring import rescoring_sensors, with_conditions
-from attninf_assets.resources import (
+from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current
+from attninf_assets.orchestration.assets.corpus import raw_corpus
+from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
+from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
+from attninf_assets.orchestration.assets.mixture import training_corpus
+from attninf_assets.orchestration.assets.scores import attention_influence_scores
+from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
+from attninf_assets.orchestration.assets.selector import retrieval_heads, retrieval_probes, selector_model
+from attninf_assets.orchestration.automation.new_shards import ingest_job, new_shards
+from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
+from attninf_assets.orchestration.automation.retirement import retire_shards
+from attninf_assets.orchestration.connections.settings import (
     budget_from_environment,
     partitions_per_run_from_environment,
     rescore_policy_from_environment,
     resources_from_environment,
 )
-from attninf_assets.retirement import retire_shards
+from attninf_assets.orchestration.runs.liveness import living_in_process_executor
 
 
 @dg.definitions

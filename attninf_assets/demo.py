@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from attninf_assets.corpus.config import domains_without_shards
+from attninf_assets.corpus.discovery import domains_without_shards
 from attninf_assets.definitions import definitions
-from attninf_assets.liveness import end_dead_runs, living_run
-from attninf_assets.partitions import CORPUS_SHARDS
-from attninf_assets.resources import CorpusResource, LakeResource, resources_from_environment
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.runs.liveness import end_dead_runs, living_run
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.selector.stored import current_selector
 from attninf_assets.store.query import connect
-from attninf_assets.store.selectors import current_selector
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]

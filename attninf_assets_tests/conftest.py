@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from attninf_assets import devices
+from attninf_assets.influence.runtime import devices
 from attninf_assets.store.root import Root
-from attninf_assets_tests.s3 import s3_server
+from benchmarks.rigs.s3 import s3_server
 
 
 @pytest.fixture(scope="session")

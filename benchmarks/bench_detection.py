@@ -14,11 +14,11 @@ from functools import partial
 import numpy as np
 
 from attninf_assets.influence import heads
-from attninf_assets.influence.budget import TokenBudget
 from attninf_assets.influence.heads import detect_retrieval_heads
-from attninf_assets.influence.pretrained import load_tokenizer
+from attninf_assets.influence.model.pretrained import load_tokenizer
 from attninf_assets.influence.probes import Probe, build_probes
-from attninf_assets.influence.selfcheck import verified
+from attninf_assets.influence.runtime.token_budget import TokenBudget
+from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.clock import ceiling, timed
 from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 

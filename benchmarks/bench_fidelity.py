@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
-from attninf_assets.influence.masking import Head
-from attninf_assets.influence.pretrained import choose_device, load_model, load_tokenizer
-from attninf_assets.influence.selector import NUMERIC_CLASSES, NumericClass
-from attninf_assets.store.models import local_directory
-from attninf_assets.store.selectors import current_selector
+from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.pretrained import NUMERIC_CLASSES, NumericClass, load_model, load_tokenizer
+from attninf_assets.influence.runtime.devices import choose_device
+from attninf_assets.selector.model_files import local_directory
+from attninf_assets.selector.stored import current_selector
 from benchmarks.bench_scoring import Fast, Naive
 from benchmarks.clock import timed
 from benchmarks.fidelity import fidelity
@@ -62,7 +62,8 @@ def main() -> None:
 
 
 def _selector_in_use() -> tuple[Path, Sequence[Head]]:
-    from attninf_assets.resources import LakeResource, resources_from_environment  # noqa: PLC0415, only for this
+    from attninf_assets.orchestration.connections.resources import LakeResource  # noqa: PLC0415, only for this
+    from attninf_assets.orchestration.connections.settings import resources_from_environment  # noqa: PLC0415
 
     lake = resources_from_environment()["lake"]
     assert isinstance(lake, LakeResource)

@@ -23,13 +23,14 @@ import numpy as np
 from attninf_assets.definitions import definitions
 from attninf_assets.influence.evidence import AnswerLoss, HeadEvidence
 from attninf_assets.influence.heads import HeadDetection
-from attninf_assets.influence.masking import Head
+from attninf_assets.influence.model.masking import Head
 from attninf_assets.influence.selector import Selector
-from attninf_assets.partitions import CORPUS_SHARDS
-from attninf_assets.resources import LakeResource, resources_from_environment
-from attninf_assets.selector_building import pin_selector_model
+from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.selector.building import pin_selector_model
+from attninf_assets.selector.stored import CurrentSelector, Detection, publish_selector
 from attninf_assets.store.root import Root
-from attninf_assets.store.selectors import CurrentSelector, Detection, publish_selector
 from attninf_assets.store.tables import Lake
 from benchmarks.sample import sample_model_directory, sample_texts
 

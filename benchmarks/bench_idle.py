@@ -11,14 +11,14 @@ import argparse
 import random
 from collections.abc import Iterator
 
-from attninf_assets.influence.budget import BudgetHalved, TokenBudget
 from attninf_assets.influence.engine import Engine
-from attninf_assets.influence.pretrained import load_tokenizer
-from attninf_assets.influence.progress import Progress
+from attninf_assets.influence.model.pretrained import load_tokenizer
+from attninf_assets.influence.runtime.progress import Progress
+from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget
 from attninf_assets.influence.scoring import Text
 from attninf_assets.influence.selector import Selector
-from attninf_assets.influence.selfcheck import verified
-from attninf_assets_tests.tiny_models import sentences, tiny_tokenizer
+from attninf_assets.influence.verification.verified_model import verified
+from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
 from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 
 

@@ -15,10 +15,10 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attninf_assets.influence.masking import BASE
-from attninf_assets.influence.packing import Window, pack
-from attninf_assets.influence.pretrained import choose_device
-from attninf_assets.influence.selfcheck import verified
+from attninf_assets.influence.model.masking import BASE
+from attninf_assets.influence.model.packing import Window, pack
+from attninf_assets.influence.runtime.devices import choose_device
+from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.subjects import START, random_model, upper_heads
 
 _MIB = 2**20

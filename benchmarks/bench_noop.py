@@ -11,12 +11,12 @@ import time
 
 import duckdb
 
-from attninf_assets.assets.scores import _content_digest, _distribution
-from attninf_assets.corpus.schema import Shard
+from attninf_assets.corpus.documents import Shard
 from attninf_assets.influence.engine import Engine
-from attninf_assets.influence.masking import Head
+from attninf_assets.influence.model.masking import Head
 from attninf_assets.influence.selector import Selector
-from attninf_assets.partition_scores import update_partition_scores
+from attninf_assets.orchestration.assets.scores import _content_digest, _distribution
+from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake

@@ -29,11 +29,11 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._time import get_current_datetime
 
-from attninf_assets.automation import new_shards
-from attninf_assets.partitions import CORPUS_SHARDS
-from attninf_assets.resources import resources_from_environment
-from attninf_assets_tests.browser import find_chromium, open_page
-from attninf_assets_tests.live import live_system, prepare_home
+from attninf_assets.orchestration.automation.new_shards import new_shards
+from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from benchmarks.rigs.browser import find_chromium, open_page
+from benchmarks.rigs.live import live_system, prepare_home
 
 SCORES = dg.AssetKey("attention_influence_scores")
 N_DOMAINS = 10

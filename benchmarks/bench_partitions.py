@@ -19,7 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
-from attninf_assets_tests.tables_of_scores import scores_of
+from benchmarks.rigs.tables_of_scores import scores_of
 
 _ROWS = 200
 _WHERE = {"domain": "d0", "shard": "s7"}

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from attninf_assets.influence.allocator import keep_freed_memory, set_thresholds
-from attninf_assets.influence.arriving import Arriving, one_behind
-from attninf_assets.influence.budget import TokenBudget, in_budget
-from attninf_assets.influence.masking import BASE, Head
-from attninf_assets.influence.packing import Window, longest_first, pack
-from attninf_assets.influence.selfcheck import verified
+from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.packing import Window, longest_first, pack
+from attninf_assets.influence.runtime.allocator import keep_freed_memory, set_thresholds
+from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
+from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget
+from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.clock import ceiling, timed
 from benchmarks.fidelity import fidelity
 from benchmarks.subjects import START, WINDOW, Subject, add_arguments, chosen_subject, windows_of

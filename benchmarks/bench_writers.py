@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
-from attninf_assets_tests.s3 import s3_server
-from attninf_assets_tests.tables_of_scores import run_of, scores_of
+from benchmarks.rigs.s3 import s3_server
+from benchmarks.rigs.tables_of_scores import run_of, scores_of
 
 _ROWS = 50
 

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from attninf_assets.influence.flops import measured_peak
-from attninf_assets.influence.onednn import OneDnnLinear, has_onednn
+from attninf_assets.influence.acceleration.onednn import OneDnnLinear, has_onednn
+from attninf_assets.influence.acceleration.peak import measured_peak
 
 T = TypeVar("T")
 _SIZE = 1536

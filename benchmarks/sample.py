@@ -4,12 +4,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from attninf_assets.corpus.config import discover_shards, load_corpus_config
+from attninf_assets.corpus.config import load_corpus_config
+from attninf_assets.corpus.discovery import discover_shards
+from attninf_assets.corpus.documents import Document
 from attninf_assets.corpus.readers import read_shard
-from attninf_assets.corpus.sample import gather_sample_corpus
-from attninf_assets.corpus.schema import Document
-from attninf_assets.influence.pretrained import pin_model
-from attninf_assets.influence.sample_model import fetch_sample_model
+from attninf_assets.sample.corpus import gather_sample_corpus
+from attninf_assets.sample.model import fetch_sample_model
+from attninf_assets.selector.pinning import pin_model
 
 _DIRECTORY = Path(".sample")
 

@@ -12,8 +12,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
-from attninf_assets.influence.masking import Head
-from attninf_assets.influence.pretrained import choose_device, choose_numeric_class, load_model, load_tokenizer
+from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model, load_tokenizer
+from attninf_assets.influence.runtime.devices import choose_device
 
 WINDOW = 4096
 START = 1

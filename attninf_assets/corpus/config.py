@@ -1,44 +1,18 @@
-"""The corpus file: which domains there are, where their files lie, and which shards that makes."""
+"""The corpus file: which domains there are, and where their files lie."""
 
-import difflib
-import hashlib
 import os
-import re
 from dataclasses import dataclass
 
 import yaml
 
-from attninf_assets.corpus.filesystems import (
-    NO_OPTIONS,
-    FoundFile,
-    StorageOptions,
-    filesystem_for,
-    found_files,
-    join,
-    split_glob,
-)
-from attninf_assets.corpus.landing import LandedShard
-from attninf_assets.corpus.schema import Shard
+from attninf_assets.corpus.documents import LONGEST_NAME, NAME
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, join, split_glob
 
-__all__ = [
-    "FORMATS",
-    "CorpusConfig",
-    "DomainSource",
-    "discover_shards",
-    "domains_without_shards",
-    "find_landed_shard",
-    "find_shard",
-    "landed_shards",
-    "load_corpus_config",
-    "shard_name",
-]
+__all__ = ["FORMATS", "CorpusConfig", "DomainSource", "load_corpus_config"]
 
 FORMATS = ("parquet", "jsonl", "jsonl.zst", "jsonl.gz")
-_NAME = re.compile(r"[a-z0-9_-]+")
-_LONGEST_NAME = 200  # a name becomes a folder of the Delta tables, and a folder's name ends at 255 bytes
 _REQUIRED = ("files", "format")
 _OPTIONAL = ("text_column", "id_column")
-_WAY_OUT = "if it is gone for good, run the job retire_shards"
 
 
 @dataclass(frozen=True)
@@ -130,8 +104,8 @@ def _domain(name: object, entry: object, *, folder: str, problems: list[str]) ->
     found: list[str] = []
     if not isinstance(name, str):
         found.append(f"{field}: the domain's name {name!r} is not a string; put it in quotes")
-    elif not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
-        found.append(f"{field}: the domain's name {name!r} is not made of a-z, 0-9, _ and - ({_LONGEST_NAME} at most)")
+    elif not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        found.append(f"{field}: the domain's name {name!r} is not made of a-z, 0-9, _ and - ({LONGEST_NAME} at most)")
     if not isinstance(entry, dict):
         problems += [*found, f"{field}: {entry!r}, where a mapping with 'files' and 'format' is needed"]
         return None
@@ -185,88 +159,3 @@ def _absolute_glob(files: str, *, folder: str) -> tuple[str, str]:
     if "://" in folder and not root.startswith("/"):
         return join(folder, root) if root else folder, pattern
     return os.path.normpath(os.path.join(folder, root)), pattern
-
-
-def discover_shards(config: CorpusConfig, *, storage_options: StorageOptions = NO_OPTIONS) -> list[Shard]:
-    """Every source file of every domain, sorted by key; a domain whose glob matches nothing contributes none.
-
-    Raises ValueError if two files of a domain would have one name.
-    """
-    return [landed.shard for landed in landed_shards(config, storage_options=storage_options)]
-
-
-def landed_shards(config: CorpusConfig, *, storage_options: StorageOptions = NO_OPTIONS) -> list[LandedShard]:
-    """`discover_shards`, each with its file's size and time as listed now."""
-    landed = [shard for source in config.domains for shard in _shards(source, storage_options=storage_options)]
-    return sorted(landed, key=lambda landed: landed.shard.key)
-
-
-def domains_without_shards(config: CorpusConfig, shards: list[Shard]) -> list[DomainSource]:
-    """The domains whose glob matched nothing when `shards` were discovered."""
-    found = {shard.domain for shard in shards}
-    return [source for source in config.domains if source.domain not in found]
-
-
-def find_shard(config: CorpusConfig, key: str, *, storage_options: StorageOptions = NO_OPTIONS) -> Shard:
-    """The shard with this key (`<domain>.<shard>`). Raises ValueError if there is none, naming what comes near."""
-    return find_landed_shard(config, key, storage_options=storage_options).shard
-
-
-def find_landed_shard(config: CorpusConfig, key: str, *, storage_options: StorageOptions = NO_OPTIONS) -> LandedShard:
-    """`find_shard`, with its file's size and time as listed now."""
-    domain, _, name = key.partition(".")
-    sources = {source.domain: source for source in config.domains}
-    if domain not in sources:
-        raise ValueError(
-            f"{key!r}: {config.path} has no domain {domain!r}; it has {', '.join(sorted(sources))}; {_WAY_OUT}"
-        )
-    source = sources[domain]
-    shards = {landed.shard.name: landed for landed in _shards(source, storage_options=storage_options)}
-    if name not in shards:
-        near = [f"{domain}.{other}" for other in difflib.get_close_matches(name, sorted(shards), n=3)]
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise ValueError(
-            f"{key!r}: none of the {len(shards)} files that domains.{domain}.files {source.files!r} of {config.path} "
-            f"matches is this shard; was its file moved or deleted? ({_WAY_OUT}){hint}"
-        )
-    return shards[name]
-
-
-def _shards(source: DomainSource, *, storage_options: StorageOptions) -> list[LandedShard]:
-    files: dict[str, FoundFile] = {}
-    for file in found_files(source.root, source.pattern, storage_options=storage_options):
-        name = shard_name(file.path, format=source.format)
-        if name in files:
-            raise ValueError(
-                f"domains.{source.domain}.files: {source.files!r} matches two files that would both be shard {name!r}: "
-                f"{join(source.root, files[name].path)} and {join(source.root, file.path)}; rename one"
-            )
-        files[name] = file
-    return [
-        LandedShard(
-            Shard(
-                domain=source.domain,
-                name=name,
-                uri=join(source.root, file.path),
-                format=source.format,
-                text_column=source.text_column,
-                id_column=source.id_column,
-            ),
-            n_bytes=file.n_bytes,
-            modified_ns=file.modified_ns,
-        )
-        for name, file in files.items()
-    ]
-
-
-def shard_name(path: str, *, format: str) -> str:
-    """A shard's name from its file's path below the glob's fixed prefix; never depends on other files.
-
-    The path without the format's extension if that is a name already, else a slug of it and 8 hex digits of the path's
-    sha256, so that two paths with one slug keep two names.
-    """
-    stem = path.removesuffix(f".{format}")
-    if _NAME.fullmatch(stem) and len(stem) <= _LONGEST_NAME:
-        return stem
-    slug = re.sub(r"[^a-z0-9_]+", "-", stem.lower())[: _LONGEST_NAME - 9].strip("-") or "shard"
-    return f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"

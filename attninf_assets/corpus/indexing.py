@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.corpus.documents import Refusal, Shard
 from attninf_assets.corpus.readers import read_shard
-from attninf_assets.corpus.schema import Refusal, Shard
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.schemas import TABLES
 
 __all__ = ["IndexedShard", "KnownElsewhere", "index_shard"]

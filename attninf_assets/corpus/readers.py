@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.corpus.documents import Document, Refusal, Shard
 from attninf_assets.corpus.rows import MISSING, Row, read_rows
-from attninf_assets.corpus.schema import Document, Refusal, Shard
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
 __all__ = ["read_shard"]
 

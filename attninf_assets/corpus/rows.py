@@ -11,9 +11,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
-from attninf_assets.corpus.lasting import open_source
-from attninf_assets.corpus.schema import Shard
+from attninf_assets.corpus.documents import Shard
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.store.reopened_file import open_source
 
 __all__ = ["MISSING", "Row", "read_rows"]
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.corpus.documents import Document, Shard
 from attninf_assets.corpus.readers import read_shard
-from attninf_assets.corpus.schema import Document, Shard
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
 __all__ = ["sample_sentences", "sentences_in"]
 

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.corpus.documents import Document, Shard
 from attninf_assets.corpus.readers import read_shard
-from attninf_assets.corpus.schema import Document, Shard
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
 
 def indexed_documents(

@@ -1,6 +1,5 @@
 """A selector made ready to score: model, tokenizer and settings loaded and verified."""
 
-import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,14 +8,21 @@ from typing import Any
 
 import torch
 
-from attninf_assets.influence.allocator import keep_freed_memory
-from attninf_assets.influence.budget import TokenBudget
-from attninf_assets.influence.pretrained import context_length, load_model, load_tokenizer, start_token
-from attninf_assets.influence.progress import OnProgress, ignore_progress
+from attninf_assets.influence.model.pretrained import (
+    NumericClass,
+    context_length,
+    load_model,
+    load_tokenizer,
+    start_token,
+)
+from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.runtime.allocator import keep_freed_memory
+from attninf_assets.influence.runtime.devices import device_name
+from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import DocumentScore, Text, score_documents
-from attninf_assets.influence.selector import NumericClass, Selector
-from attninf_assets.influence.selfcheck import verified
-from attninf_assets.influence.streams import StreamedModel
+from attninf_assets.influence.selector import Selector
+from attninf_assets.influence.verification.verified_model import verified
 
 # Tokens of a packed row, measured best on two CPU cores; on CUDA enough to keep the matrix units full.
 TOKEN_BUDGET = {"cpu": 1024, "mps": 4096, "cuda": 32768}
@@ -64,7 +70,7 @@ def load_engine(
     name, token = start_token(tokenizer)
     model = load_model(directory, numeric_class=numeric_class, device=device)
     window = bounded_window(max_tokens, model.config)
-    of: dict[str, str | int] = {"device": _device_name(device), "model": directory.name, "window": window}
+    of: dict[str, str | int] = {"device": device_name(device), "model": directory.name, "window": window}
     of["numeric_class"] = numeric_class
     return Engine(
         model=verified(
@@ -80,14 +86,6 @@ def load_engine(
         max_tokens=window,
         budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
     )
-
-
-def _device_name(device: torch.device) -> str:
-    """The kind of device with its memory, the same for every card of a kind."""
-    if device.type != "cuda":
-        return f"{device.type} {platform.node()}"
-    properties = torch.cuda.get_device_properties(device)
-    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
 
 
 def bounded_window(max_tokens: int, config: Any) -> int:

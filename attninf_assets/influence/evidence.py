@@ -14,13 +14,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from attninf_assets.influence.arriving import Arriving, one_behind
-from attninf_assets.influence.budget import TokenBudget, in_budget, is_out_of_memory
 from attninf_assets.influence.heads import answer_rows, pack_probes
-from attninf_assets.influence.masking import BASE, Head, HeadSet, Mask
+from attninf_assets.influence.model.masking import BASE, Head, HeadSet, Mask
+from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe
-from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
-from attninf_assets.influence.streams import StreamedModel
+from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
+from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock, ignore_progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget, is_out_of_memory
 
 DOMINATES = 0.5  # a head whose own effect is more than this share of its set's is named
 MIN_RATIO = 2.0  # "far above": the heads' effect over the median random set's

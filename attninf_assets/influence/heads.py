@@ -12,16 +12,17 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from attninf_assets.influence.arriving import Arriving, one_behind
-from attninf_assets.influence.budget import TokenBudget, in_budget
-from attninf_assets.influence.copying import CopyRecorder
-from attninf_assets.influence.kernels import to_device
-from attninf_assets.influence.loss import predicted_R
-from attninf_assets.influence.masking import BASE, Head
-from attninf_assets.influence.packing import Pack, Window, pack
+from attninf_assets.influence.acceleration.peak import peak_flops
+from attninf_assets.influence.copy_recorder import CopyRecorder
+from attninf_assets.influence.model.kernels import to_device
+from attninf_assets.influence.model.loss import predicted_R
+from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.packing import Pack, Window, pack
+from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe
-from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
-from attninf_assets.influence.streams import StreamedModel
+from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
+from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock, ignore_progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget
 
 SUCCESS = 0.5  # a probe counts if at least this share of its answer tokens are the argmax prediction
 MIN_COUNTED = 0.25  # detection fails if fewer of the probes count
@@ -55,7 +56,7 @@ def detect_retrieval_heads(
     Raises `ValueError` where the base model retrieves on too few probes or the scores do not single out any heads.
     """
     copied_PLH, correct = [], []
-    clock = ProgressClock("probes", len(probes), on_progress, peak_flops=model.peak_flops)
+    clock = ProgressClock("probes", len(probes), on_progress, peak_flops=peak_flops(model.device, model.model.dtype))
 
     def detect(batch: list[Probe]) -> _Detected:
         return _detect(model, batch)

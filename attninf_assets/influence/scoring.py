@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attninf_assets.influence.arriving import Arriving, one_behind
-from attninf_assets.influence.budget import TokenBudget, in_budget
-from attninf_assets.influence.masking import BASE
-from attninf_assets.influence.packing import Window, cut_into_windows, longest_first, pack
-from attninf_assets.influence.prefetch import prefetched
-from attninf_assets.influence.progress import OnProgress, ProgressClock, ignore_progress
-from attninf_assets.influence.selector import NumericClass, Selector
-from attninf_assets.influence.streams import StreamedModel
+from attninf_assets.influence.acceleration.peak import peak_flops
+from attninf_assets.influence.model.masking import BASE
+from attninf_assets.influence.model.packing import Window, cut_into_windows, longest_first, pack
+from attninf_assets.influence.model.pretrained import NumericClass
+from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
+from attninf_assets.influence.runtime.prefetch import prefetched
+from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock, ignore_progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget
+from attninf_assets.influence.selector import Selector
 
 # How far a document's score may move with the batch it is computed in; in float32 also with the device and the kernel.
 SCORE_TOLERANCE: Mapping[NumericClass, float] = {"float32": 1e-4, "bfloat16": 5e-3, "float8": 2e-2}
@@ -67,7 +69,7 @@ def score_documents(
     is at work on the next. `n_bytes` is the size of all texts in UTF-8 bytes and only serves progress. A document's
     score does not depend on the budget or on the documents beside it, to within `SCORE_TOLERANCE`.
     """
-    clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=model.peak_flops)
+    clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=peak_flops(model.device, model.model.dtype))
     chunks = prefetched(tokenized_chunks(texts, tokenizer, chunk_tokens=_chunk_sizes(budget)), on_wait=clock.waited)
 
     def passes() -> Iterator[_Pass]:

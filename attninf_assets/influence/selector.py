@@ -3,12 +3,11 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from attninf_assets.influence.masking import MASKS, Head, HeadSet, Mask
+from attninf_assets.influence.model.masking import MASKS, Head, HeadSet, Mask
+from attninf_assets.influence.model.pretrained import NUMERIC_CLASSES, NumericClass
 
-NumericClass = Literal["float32", "bfloat16", "float8"]
-NUMERIC_CLASSES: tuple[NumericClass, ...] = ("float32", "bfloat16", "float8")
 SCORING_VERSION = 1  # raised whenever the same inputs would give other scores beyond the stated tolerance
 MAX_TOKENS = 4096
 

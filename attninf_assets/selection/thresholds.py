@@ -62,15 +62,6 @@ def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:
     return f"{count}:{digest}"
 
 
-def documents_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """Changes when a document of the view `documents` comes, goes or gets another text, whatever their order."""
-    ((count, digest),) = connection.execute(
-        "SELECT count(*), bit_xor(md5_number_lower("
-        "concat_ws(chr(0), domain, shard, doc_id, text_sha256))) FROM documents"
-    ).fetchall()
-    return f"{count}:{digest}"
-
-
 def selected(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.RecordBatchReader:
     """The `selected_subset` rows of that selector, streamed from the views `scores` and `thresholds`.
 

@@ -97,3 +97,9 @@ def _view(lake: Lake, name: str, where: Mapping[str, str]) -> str:
 def _reachable(uri: str) -> str:
     """The file as DuckDB finds it: S3 goes through our own filesystem. (No name holds a pattern: see Root.at.)"""
     return uri.replace("s3://", f"{_SCHEME}://", 1) if uri.startswith("s3://") else uri
+
+
+def count_rows(connection: duckdb.DuckDBPyConnection, what: str) -> int:
+    """How many rows there are in a view, or in `view WHERE condition`."""
+    (row,) = connection.execute(f"SELECT count(*) FROM {what}").fetchall()
+    return int(row[0])

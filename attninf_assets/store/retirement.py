@@ -1,5 +1,6 @@
 """Taking a shard out of the tables, once its source file is gone for good."""
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from attninf_assets.store.query import connect
@@ -50,3 +51,28 @@ def _emptied(lake: Lake, name: str, *, domain: str, shard: str) -> int:
     if n_rows:
         lake.replace(name, TABLES[name].empty_table(), where=where)
     return n_rows
+
+
+def to_retire(wanted: Sequence[str], *, known: Set[str], landed: Set[str], domains: Set[str]) -> list[str]:
+    """The keys to retire: those `wanted`, or without any every one `known` that is not `landed`; sorted.
+
+    `known` are stored or have a partition, `landed` have their file, `domains` are the corpus file's. Raises
+    `ValueError` naming the key where a wanted one is landed or unknown, and naming the domain where none is wanted and
+    no file at all of a domain was found: a folder that is away for the moment looks the same.
+    """
+    for key in wanted:
+        if key in landed:
+            raise ValueError(f"shard {key}: its file is still there; move or delete the file before retiring the shard")
+        if key not in known:
+            raise ValueError(f"shard {key}: nothing of it is stored and it has no partition")
+    if wanted:
+        return sorted(set(wanted))
+    gone = sorted(known - landed)
+    emptied = domains - {key.partition(".")[0] for key in landed}
+    for key in gone:
+        if (domain := key.partition(".")[0]) in emptied:
+            raise ValueError(
+                f"shard {key}: no file of domain {domain!r} was found, is its folder away? If they are gone for good, "
+                "name the shards to retire, or take the domain out of the corpus file"
+            )
+    return gone

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from attninf_assets.corpus.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, options_now
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, options_now
 
 __all__ = ["Root"]
 

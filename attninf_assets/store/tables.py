@@ -13,9 +13,8 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from attninf_assets.store.conform import conform
-from attninf_assets.store.handles import Handle, keep, snapshot_at, storage_options, take
-from attninf_assets.store.replay import replayable
+from attninf_assets.store.incoming_rows import conform, replayable
+from attninf_assets.store.open_tables import Handle, keep, snapshot_at, storage_options, take
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.snapshots import Snapshot

@@ -1,0 +1,86 @@
+"""A shard and its name, a document, and a document that had to be refused."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+NAME = re.compile(r"[a-z0-9_-]+")
+LONGEST_NAME = 200  # a name becomes a folder of the Delta tables, and a folder's name ends at 255 bytes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One source file of a domain, and how to read it: the unit of work."""
+
+    domain: str
+    name: str
+    uri: str  # absolute local path, s3://…, or hf://…
+    format: str  # parquet, jsonl, jsonl.zst or jsonl.gz
+    text_column: str
+    id_column: str | None  # None: ids are made from the shard's name and the row
+
+    @property
+    def key(self) -> str:
+        """The Dagster partition key, `<domain>.<shard>`."""
+        return f"{self.domain}.{self.name}"
+
+
+@dataclass(frozen=True)
+class LandedShard:
+    """A shard and its file's size and time, as listed."""
+
+    shard: Shard
+    n_bytes: int
+    modified_ns: int  # since 1970; 0 where the storage does not say
+
+    @property
+    def version(self) -> str:
+        """Changes when the file is replaced by one of another size or time."""
+        return f"{self.n_bytes}-{self.modified_ns}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as it landed. `doc_id` is unique within its domain."""
+
+    doc_id: str
+    domain: str
+    shard: str
+    source_uri: str
+    source_row: int  # 0-based row of the Parquet file, or line of the JSONL file
+    text: str
+
+    @cached_property
+    def text_sha256(self) -> str:
+        """Hex sha256 of the text's UTF-8 bytes; decides whether a score is for this very text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Length of the text in UTF-8 bytes."""
+        return len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that cannot be a document, and why."""
+
+    domain: str
+    shard: str
+    source_uri: str
+    source_row: int
+    reason: str
+
+
+def shard_name(path: str, *, format: str) -> str:
+    """A shard's name from its file's path below the glob's fixed prefix; never depends on other files.
+
+    The path without the format's extension if that is a name already, else a slug of it and 8 hex digits of the path's
+    sha256, so that two paths with one slug keep two names.
+    """
+    stem = path.removesuffix(f".{format}")
+    if NAME.fullmatch(stem) and len(stem) <= LONGEST_NAME:
+        return stem
+    slug = re.sub(r"[^a-z0-9_]+", "-", stem.lower())[: LONGEST_NAME - 9].strip("-") or "shard"
+    return f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"

@@ -1,0 +1,65 @@
+"""Matrix products in float8 (e4m3) on devices that have them: half the bytes, twice the arithmetic of bfloat16.
+
+Weights are scaled per output, activations per token, so a document's loss still does not depend on its neighbours. The
+embedding, the norms, attention and the vocabulary projection stay in bfloat16, losses in float32. Shapes: M tokens,
+K inputs, N outputs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attninf_assets.influence.model.pretrained import linear_layers
+
+_LARGEST = torch.finfo(torch.float8_e4m3fn).max
+_TILE = 16  # inputs and outputs of what the hardware multiplies are multiples of it
+_CAPABILITY = (9, 0)
+
+
+Quantize = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class Float8Linear(torch.nn.Module):
+    """A linear layer whose product is computed in float8, with bfloat16 in and out; `quantize` may be compiled."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        weight_NK, scale_N1 = quantized(linear.weight.detach())
+        self.weight = torch.nn.Parameter(weight_NK, requires_grad=False)
+        self.register_buffer("scale_1N", scale_N1.T.contiguous())
+        self.bias = linear.bias
+        self.quantize: Quantize = quantized
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x_MK, scale_M1 = self.quantize(x.flatten(0, -2))
+        out_MN = torch._scaled_mm(
+            x_MK, self.weight.T, scale_a=scale_M1, scale_b=self.scale_1N, bias=self.bias, out_dtype=torch.bfloat16
+        )
+        return out_MN.unflatten(0, x.shape[:-1])
+
+
+def quantized(x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows in float8, and the float32 scales [M, 1] that undo it: each row's largest value is float8's largest."""
+    scale_M1 = x_MK.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / _LARGEST
+    return (x_MK.float() / scale_M1).to(torch.float8_e4m3fn), scale_M1
+
+
+def to_float8(model: Any, layers: torch.nn.Module) -> None:
+    """Replace the linear layers inside `layers`, decoder layers of `model`, by float8 ones, in place.
+
+    Raises `ValueError` naming the device where it has no float8 products (CUDA before compute capability 9.0, MPS), and
+    naming the architecture where there is no linear layer whose sizes are multiples of 16.
+    """
+    device = model.device
+    if device.type == "mps" or (device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY):
+        raise ValueError(f"numeric_class float8: device {device} has no float8 products (CUDA from capability 9.0 on)")
+    suited = [
+        found
+        for found in linear_layers(layers)
+        if not (found.linear.in_features % _TILE or found.linear.out_features % _TILE)
+    ]
+    if not suited:
+        raise ValueError(f"numeric_class float8: architecture {model.config.model_type!r} has no linear layer for it")
+    for found in suited:
+        found.put(Float8Linear(found.linear))

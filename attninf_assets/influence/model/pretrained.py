@@ -1,0 +1,97 @@
+"""Pretrained models on disk: pinning one as a Hugging Face directory, digesting it, loading it.
+
+Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is ever run.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+NumericClass = Literal["float32", "bfloat16", "float8"]
+NUMERIC_CLASSES: tuple[NumericClass, ...] = ("float32", "bfloat16", "float8")
+
+
+def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:
+    """The causal LM of a pinned directory, in evaluation mode, weights in the numeric class; for float8 in bfloat16.
+
+    Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers.
+    """
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=torch.float32 if numeric_class == "float32" else torch.bfloat16,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    refuse_missing_parameters(loading, directory)
+    return model.to(device).eval()
+
+
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The model's decoder layers, in order; raises `ValueError` naming the architecture where there is no such list."""
+    config = model.config.get_text_config()
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise ValueError(
+        f"architecture {config.model_type!r}: found no list of its {config.num_hidden_layers} decoder layers"
+    )
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear layer and its place in the model."""
+
+    parent: torch.nn.Module
+    name: str
+    linear: torch.nn.Linear
+
+    def put(self, module: torch.nn.Module) -> None:
+        """Let `module` take its place."""
+        setattr(self.parent, self.name, module)
+
+
+def linear_layers(module: torch.nn.Module) -> list[LinearLayer]:
+    """The linear layers inside `module`, those of a class of their own left out."""
+    return [
+        LinearLayer(parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child) is torch.nn.Linear
+    ]
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer of a pinned directory; raises `ValueError` where it has neither BOS nor EOS."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise ValueError(f"{directory}: the tokenizer has neither a BOS nor an EOS token to open a document with")
+    return tokenizer
+
+
+def start_token(tokenizer: Any) -> tuple[str, int]:
+    """What opens every window: ("bos", its id), or ("eos", its id) where there is no BOS."""
+    if tokenizer.bos_token_id is not None:
+        return "bos", tokenizer.bos_token_id
+    return "eos", tokenizer.eos_token_id
+
+
+def context_length(config: Any) -> int | None:
+    """The longest row the model's positions reach, start token included; None where nothing limits it."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def choose_numeric_class(device: torch.device) -> NumericClass:
+    """bfloat16 where the matrix units have it, float32 elsewhere."""
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def refuse_missing_parameters(loading: dict[str, Any], where: Path) -> None:
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"{where}: {len(missing)} of the model's parameters are not in its weight files, {missing[0]} among them"
+        )

@@ -1,0 +1,1 @@
+"""The device at work: memory budgets, overlapped reading and copying, progress, locks."""

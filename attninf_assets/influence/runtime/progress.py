@@ -1,0 +1,88 @@
+"""Progress of long work: how much is done, how fast, how long still, and how much of the device it uses."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attninf_assets.influence.runtime.token_budget import BudgetHalved
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report. `total` and `done` count `unit`s; rates are over the whole work so far."""
+
+    unit: str
+    done: int
+    total: int
+    tokens: int
+    seconds: float
+    seconds_waiting: float = 0.0  # for the next text: at most so long the device had nothing to do
+    peak_share: float | None = None  # useful FLOP/s over the device's own matrix-product peak, measured
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        return self.seconds * (self.total - self.done) / self.done if self.done else float("inf")
+
+    @property
+    def idle_share(self) -> float:
+        return self.seconds_waiting / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        share = self.done / self.total if self.total else 1.0
+        peak = f" ({self.peak_share:.0%} of the peak)" if self.peak_share is not None else ""
+        idle = f", {self.idle_share:.0%} of them waiting for text" if self.idle_share >= 0.01 else ""
+        return (
+            f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s{peak}, "
+            f"{self.seconds:.0f} s so far{idle}, about {self.seconds_left:.0f} s left"
+        )
+
+
+OnProgress = Callable[[Progress | BudgetHalved], None]
+
+
+def ignore_progress(_: Progress | BudgetHalved) -> None:
+    """For callers who do not watch."""
+
+
+class ProgressClock:
+    """Adds up work done and reports it, at most every `every` seconds and once at the end.
+
+    `peak_flops`: what the device can do, FLOP/s; with it the reports say how much of that the work used.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        total: int,
+        on_progress: OnProgress,
+        *,
+        every: float = 5.0,
+        peak_flops: float | None = None,
+    ) -> None:
+        self._unit, self._total, self._every, self._peak_flops = unit, total, every, peak_flops
+        self.report = on_progress
+        self._done = self._tokens = 0
+        self._flops = self._waiting = 0.0
+        self._started = self._reported = time.monotonic()
+
+    def advance(self, done: int, *, tokens: int = 0, flops: float = 0.0) -> None:
+        """Count `done` more units, worth `tokens` tokens and `flops` useful FLOPs of computation."""
+        self._done += done
+        self._tokens += tokens
+        self._flops += flops
+        now = time.monotonic()
+        if now - self._reported >= self._every or self._done >= self._total:
+            self._reported = now
+            self.report(self._progress(now - self._started))
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the next text was not there yet."""
+        self._waiting += seconds
+
+    def _progress(self, seconds: float) -> Progress:
+        share = self._flops / (seconds * self._peak_flops) if self._peak_flops and seconds else None
+        return Progress(self._unit, self._done, self._total, self._tokens, seconds, self._waiting, share)

@@ -1,0 +1,1 @@
+"""The fast path compared with the model's own forward pass, before anything is scored."""

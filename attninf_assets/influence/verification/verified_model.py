@@ -1,0 +1,126 @@
+"""Before a model scores anything: the fast path is compared with the slow one, and what disagrees is not used."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from attninf_assets.influence.acceleration.float8 import to_float8
+from attninf_assets.influence.acceleration.fusion import fuse, fused_log_sum_exp, unfuse
+from attninf_assets.influence.acceleration.onednn import has_onednn, onednn_tiles, restore, to_onednn
+from attninf_assets.influence.model.kernels import Documents, Kernel, Logits, kernels_for
+from attninf_assets.influence.model.pretrained import decoder_layers
+from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.runtime.token_budget import is_out_of_memory
+from attninf_assets.influence.verification.architecture import Check, check_architecture, check_documents, in_float32
+
+KERNEL_TOLERANCE = 0.03  # between two 16-bit attention kernels, of a layer's largest output
+FUSED_TOLERANCE = 0.15  # nats a token on average: 16-bit norms that round at other places
+FLOAT8_TOLERANCE = 0.5  # nats a token on average: float8 against what it replaces
+_LOG = logging.getLogger(__name__)
+
+
+def verified(
+    model: Any, *, start_token: int, max_tokens: int, float8: bool = False, fusing: bool = False
+) -> StreamedModel:
+    """The model, ready for packed multi-stream passes, after comparing them with its own forward pass.
+
+    Checked on two packed documents, one longer than any sliding window that windows of `max_tokens` can reach, with the
+    weights in float32, whatever they are in otherwise: the base stream against the model's eager attention on each
+    document alone; a masked stream against attention weights written out as uniform ones; the shared trunk against
+    none. Raises `ValueError` naming the architecture where losses disagree; a trunk that cannot be shared is not.
+
+    Of the device's attention kernels the fastest is taken that agrees with the plainest in every layer. `float8` then
+    converts the layers' matrix products, and raises where that spoils the losses. Where `fusing` is asked for, norms
+    and activations are compiled if that works here and agrees. On the CPU, oneDNN multiplies if it agrees.
+    """
+    packed = check_documents(model, start_token, max_tokens)
+    try:
+        with in_float32(model):
+            check, shared = check_architecture(model, packed, exact=True)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _LOG.warning("no room on %s to check the model in float32: it is checked in %s", model.device, model.dtype)
+        check, shared = check_architecture(model, packed, exact=False)
+    kernel = _fastest_kernel(model, check)
+    ready = StreamedModel(model, share_trunk=shared, kernel=kernel)
+    if model.dtype != torch.float32:  # two ways to round: only averages say something
+        check = replace(check, expected_SR=ready.losses_SR(packed, check.streams), on_average=True)
+        check = replace(check, tolerance=FUSED_TOLERANCE)
+    if float8:
+        to_float8(model, decoder_layers(model))
+        check = replace(check, tolerance=FLOAT8_TOLERANCE)
+        check.require(ready, ("in float8 base losses", "in float8 masked losses"))
+        check = replace(check, expected_SR=ready.losses_SR(packed, check.streams))
+    if fusing and fuse(model):
+        fused = StreamedModel(model, share_trunk=shared, kernel=kernel, log_sum_exp=fused_log_sum_exp())
+        if check.passes(fused, "fusing"):
+            return fused
+        unfuse(model)
+    return _with_onednn(ready, check) if has_onednn(model.device) else ready
+
+
+def _with_onednn(ready: StreamedModel, check: Check) -> StreamedModel:
+    """The model with its float32 products computed by oneDNN; as it was, where it then fails or disagrees."""
+    model = ready.model
+    replaced = to_onednn(model) if model.dtype == torch.float32 else []
+    faster = StreamedModel(model, share_trunk=ready.share_trunk, kernel=ready.kernel, tiles=onednn_tiles(model))
+    if check.passes(faster, "oneDNN"):
+        return faster
+    restore(replaced)
+    return ready
+
+
+def _fastest_kernel(model: Any, check: Check) -> Kernel:
+    """The first of the device's kernels that agrees with the plainest one."""
+    *fast, plainest = kernels_for(model.device, model.dtype)
+    for kernel in fast:
+        try:
+            furthest = max(_furthest_in_layers(model, check, kernel, plainest), _furthest(model, kernel, plainest))
+        except (RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            _LOG.warning("attention kernel %s is not used: %s", kernel.__name__, error)
+            continue
+        if furthest <= KERNEL_TOLERANCE:
+            return kernel
+        _LOG.warning("attention kernel %s is not used: it is off by %.2g of the output", kernel.__name__, furthest)
+    return plainest
+
+
+def _furthest_in_layers(model: Any, check: Check, kernel: Kernel, plainest: Kernel) -> float:
+    """The largest difference of outputs, as a share of the largest output, over the layers and both streams."""
+    furthest = 0.0
+
+    def compared(*arguments: Any) -> torch.Tensor:
+        nonlocal furthest
+        expected = plainest(*arguments)
+        furthest = max(furthest, _apart(kernel(*arguments), expected))
+        return expected
+
+    StreamedModel(model, share_trunk=False, kernel=compared).losses_SR(check.packed, check.streams)
+    return furthest
+
+
+@torch.inference_mode()
+def _furthest(model: Any, kernel: Kernel, plainest: Kernel) -> float:
+    """The same on made-up documents in the model's head sizes, with windows so short that each position counts."""
+    config = model.config.get_text_config()
+    n_heads = config.num_attention_heads
+    n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    documents = Documents.on(model.device, [(0, 1), (1, 18), (18, 40)])
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(2, heads, 40, size, generator=generator).to(model.device, model.dtype)
+        for heads in (n_heads, n_key_heads, n_key_heads)
+    )
+    arguments = [(q, k, v, documents, Logits(size**-0.5, window)) for window in (None, 1, 4)]
+    return max(_apart(kernel(*call), plainest(*call)) for call in arguments)
+
+
+def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
+    share = (found.float() - expected.float()).abs().max() / expected.float().abs().max()
+    return share.item() if torch.isfinite(share) else float("inf")

@@ -1,0 +1,1 @@
+"""What a trainer reads: the corpus and the selected subset, mixed and shuffled."""

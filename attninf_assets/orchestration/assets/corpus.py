@@ -1,0 +1,55 @@
+"""The corpus as it landed."""
+
+import dagster as dg
+
+from attninf_assets.corpus.stored_index import index_and_store
+from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.display.metadata import column_schema, quantiles
+from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition
+from attninf_assets.orchestration.runs.partitions import corpus_shards
+from attninf_assets.orchestration.runs.retries import transient_faults_retried
+
+SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just before it was read
+
+
+@dg.asset(
+    partitions_def=corpus_shards,
+    group_name="corpus",
+    kinds={"deltalake", "parquet"},
+    metadata={**column_schema("documents"), "dagster/table_name": "documents"},
+)
+@transient_faults_retried
+def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource) -> PartitionEvents:
+    """The documents of each shard, indexed where they landed.
+
+    `tables/documents` has a row per document with its source, size and text hash, and no text. Rows that cannot be
+    documents are in `tables/quarantine` with the reason."""
+    tables = lake.lake()
+
+    def index(key: str) -> dg.MaterializeResult:
+        landed = corpus.landed_shard(key)
+        shard = landed.shard
+        stored = index_and_store(tables, shard, storage_options=corpus.source_options())
+        indexed = stored.indexed
+        context.log.info(
+            f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if stored.changed else 'found unchanged'}, "
+            f"{indexed.n_refused:,} rows refused"
+        )
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(indexed.content_digest),
+            metadata={
+                "dagster/partition_row_count": indexed.n_documents,
+                "dagster/uri": tables.root.table_uri("documents"),
+                "source": shard.uri,
+                SOURCE_VERSION: landed.version,
+                "documents": indexed.n_documents,
+                "quarantined": indexed.n_refused,
+                "bytes": indexed.n_bytes,
+                "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
+                "first_documents": dg.MetadataValue.md("\n\n".join(f"```text\n{p}\n```" for p in indexed.previews)),
+                "delta_version": stored.version,
+            },
+        )
+
+    yield from each_partition(context, index, lake=lake, checks=CORPUS_CHECKS)

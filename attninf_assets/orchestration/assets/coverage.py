@@ -1,0 +1,176 @@
+"""How far the scores are, and what the rest would cost."""
+
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from attninf_assets.orchestration.assets.corpus import raw_corpus
+from attninf_assets.orchestration.assets.scores import attention_influence_scores
+from attninf_assets.orchestration.assets.selector import retrieval_heads
+from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
+from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.orchestration.display.plots import coverage_bars, throughput_and_cost
+from attninf_assets.orchestration.runs.partitions import corpus_shards
+from attninf_assets.scores.cost import (
+    Approval,
+    Rates,
+    measured_rates,
+    read_approval,
+    rescoring_estimate,
+    scoring_history,
+    spent,
+)
+from attninf_assets.scores.coverage import partition_states
+from attninf_assets.selector.stored import current_selector
+from attninf_assets.store.query import connect
+from attninf_assets.store.tables import Lake
+
+STATES = ("current", "stale", "missing", "failed", "not indexed", "source gone")
+
+
+@dg.asset(deps=[raw_corpus, retrieval_heads, attention_influence_scores], group_name="scores", kinds={"duckdb"})
+def score_coverage(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
+) -> dg.MaterializeResult:
+    """How many shards of each domain are scored by the selector in use, looked up in the tables themselves.
+
+    Current: every document is scored by this selector. Stale: some are not. Missing: none is. Failed: stale or missing,
+    and the last run failed. Not indexed: landed and registered, without documents. Source gone: the file is no longer
+    there, whatever its scores. Also what scoring by this selector ran at and cost, shard by shard, and predicted
+    against actual cost where it was previewed."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    states = _states(context.instance, corpus, tables, fingerprint)
+    by_domain = {
+        domain: Counter(state for key, state in states.items() if key.partition(".")[0] == domain)
+        for domain in sorted({key.partition(".")[0] for key in states})
+    }
+    total = Counter(states.values())
+    unfinished = [key for key, state in sorted(states.items()) if state != "current"]
+    context.log.info(", ".join(f"{total[state]:,} {state}" for state in STATES if total[state]) or "no shards")
+    return dg.MaterializeResult(
+        metadata={
+            "selector_fingerprint": fingerprint,
+            "coverage": records(
+                [
+                    {"domain": domain, **{state: counts[state] for state in STATES}, "shards": counts.total()}
+                    for domain, counts in by_domain.items()
+                ]
+            ),
+            "chart": coverage_bars(
+                {domain: {state: counts[state] for state in STATES} for domain, counts in by_domain.items()}
+            ),
+            **{f"shards_{state.replace(' ', '_')}": total[state] for state in STATES},
+            "shards": len(states),
+            "unfinished": dg.MetadataValue.json(unfinished[:200]),
+            **_throughput_and_cost(tables, fingerprint, cost),
+            **_predicted_against_actual(tables, fingerprint),
+        }
+    )
+
+
+class PreviewConfig(dg.Config):
+    """What a run may say about the rescoring ahead."""
+
+    confirm: bool = Field(default=False, description="Approve a rescoring above the budget.")
+    tokens_per_second: float | None = Field(
+        default=None, description="Of one device. Unset: as measured in the latest scoring runs."
+    )
+    bytes_per_token: float | None = Field(default=None, description="Unset: as measured in the scored documents.")
+
+
+@dg.asset(deps=[raw_corpus, retrieval_heads], group_name="scores", kinds={"duckdb"})
+def rescoring_preview(
+    context: dg.AssetExecutionContext, config: PreviewConfig, lake: LakeResource, cost: CostResource
+) -> dg.MaterializeResult:
+    """What scoring everything that has no current score would cost, before it runs: documents, tokens, hours, money.
+
+    Tokens are estimated from bytes. Above the budget it fails until materialized with `confirm`; where a budget is set,
+    no run scores anything by a selector whose preview was not approved."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    with connect(tables, "documents", "scores", "scoring_runs") as connection:
+        measured = measured_rates(connection)
+        rates = Rates(
+            config.bytes_per_token or measured.bytes_per_token, config.tokens_per_second or measured.tokens_per_second
+        )
+        estimate = rescoring_estimate(
+            connection,
+            selector_fingerprint=fingerprint,
+            rates=rates,
+            price_per_device_hour=cost.price_per_device_hour,
+        )
+    refusal = None if config.confirm else cost.refusal(estimate)
+    Approval(fingerprint, datetime.now(UTC).isoformat(), estimate, approved=refusal is None).publish(tables.root)
+    metadata = {
+        "selector_fingerprint": fingerprint,
+        **_known(asdict(estimate)),
+        **_known({"price_per_device_hour": cost.price_per_device_hour, "budget": cost.budget, **asdict(rates)}),
+        "confirmed": config.confirm,
+    }
+    if refusal is not None:
+        raise dg.Failure(
+            f"{refusal}; materialize rescoring_preview with confirm: true to go ahead",
+            metadata=metadata,
+            allow_retries=False,
+        )
+    context.log.info(f"{estimate.documents:,} documents in {estimate.partitions:,} shards would be scored")
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _states(
+    instance: dg.DagsterInstance, corpus: CorpusResource, tables: Lake, selector_fingerprint: str
+) -> dict[str, str]:
+    """The state of every registered or stored shard, by key."""
+    with connect(tables, "documents", "scores") as connection:
+        stored = partition_states(connection, selector_fingerprint=selector_fingerprint).to_pylist()
+    registered = instance.get_dynamic_partitions(str(corpus_shards.name))
+    states = dict.fromkeys(registered, "not indexed") | {f"{s['domain']}.{s['shard']}": s["state"] for s in stored}
+    statuses = instance.get_status_by_partition(attention_influence_scores.key, registered, corpus_shards) or {}
+    failed = {key for key, status in statuses.items() if status is not None and status.value == "FAILED"}
+    there = {shard.key for shard in corpus.shards()}
+    states |= {key: "failed" for key in failed if states[key] in ("stale", "missing")}
+    return states | {key: "source gone" for key in states if key not in there}
+
+
+def _throughput_and_cost(tables: Lake, selector_fingerprint: str, cost: CostResource) -> dict[str, Any]:
+    with connect(tables, "scoring_runs") as connection:
+        history = scoring_history(connection, selector_fingerprint=selector_fingerprint)
+    if not len(history):
+        return {}
+    tokens, seconds = (history[name].to_numpy() for name in ("tokens_scored", "seconds"))
+    hours = float(seconds.sum() / 3600)
+    return {
+        "throughput_and_cost": throughput_and_cost(
+            history["domain"].to_pylist(), tokens, seconds, price_per_device_hour=cost.price_per_device_hour
+        ),
+        "tokens_per_second": float(tokens.sum() / seconds.sum()),
+        "device_hours": hours,
+        "money": hours * cost.price_per_device_hour,
+    }
+
+
+def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[str, Any]:
+    approval = read_approval(tables.root, selector_fingerprint)
+    if approval is None:
+        return {}
+    with connect(tables, "scoring_runs") as connection:
+        actual = spent(connection, selector_fingerprint=selector_fingerprint, since=approval.previewed_at)
+    predicted = asdict(approval.estimate)
+    rows = [
+        {"of": name, "predicted": _shown(predicted[name]), "actual": _shown(value)}
+        for name, value in asdict(actual).items()
+    ]
+    return {"predicted_against_actual": records(rows)}
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: "unknown" if value is None else value for name, value in values.items()}
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.6g}"

@@ -1,0 +1,58 @@
+"""Keeping the lake healthy: an asset that does it, and the schedule that runs it."""
+
+from datetime import timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.selector.stored import current_selector, has_selector
+from attninf_assets.store.maintenance import RETENTION, maintain
+
+
+class MaintenanceConfig(dg.Config):
+    """What maintenance may delete."""
+
+    retention_days: float = Field(
+        default=RETENTION / timedelta(days=1),
+        ge=1,
+        description="Nothing younger is deleted: old versions of the tables stay readable for so many days.",
+    )
+
+
+@dg.asset(group_name="storage", kinds={"deltalake"})
+def lake_maintenance(
+    context: dg.AssetExecutionContext, config: MaintenanceConfig, lake: LakeResource
+) -> dg.MaterializeResult:
+    """Small files merged, files that no version within the retention needs deleted, leftovers of killed runs swept.
+
+    Safe beside running backfills. Scores by earlier selectors can be read by table version until this deletes them."""
+    tables = lake.lake()
+    in_use = current_selector(tables.root).selector.fingerprint if has_selector(tables.root) else None
+    cared, swept = maintain(tables, retention=timedelta(days=config.retention_days), selector_fingerprint=in_use)
+    for path in [*swept.half_written, *swept.staged]:
+        context.log.info(f"swept {path}")
+    return dg.MaterializeResult(
+        metadata={
+            "tables": records([vars(table) for table in cared]),
+            "half_written_files_swept": len(swept.half_written),
+            "staging_directories_swept": len(swept.staged),
+            "retention_days": config.retention_days,
+        }
+    )
+
+
+maintenance_job = dg.define_asset_job(
+    "maintain_lake",
+    selection=dg.AssetSelection.assets(lake_maintenance),
+    description="Compact, vacuum and sweep the lake.",
+)
+
+nightly_maintenance = dg.ScheduleDefinition(
+    name="nightly_maintenance",
+    job=maintenance_job,
+    cron_schedule="30 3 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Maintains the lake every night at half past three UTC, once it is switched on.",
+)

@@ -1,0 +1,121 @@
+"""What is kept: a score threshold per domain, and the documents at or above it."""
+
+import hashlib
+import json
+from typing import Literal
+
+import dagster as dg
+import numpy as np
+from pydantic import Field
+
+from attninf_assets.orchestration.assets.scores import attention_influence_scores
+from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.display.metadata import column_schema, records
+from attninf_assets.orchestration.display.plots import score_distributions
+from attninf_assets.orchestration.runs.retries import transient_faults_retried
+from attninf_assets.scores.coverage import require_coverage, score_coverage
+from attninf_assets.selection.thresholds import score_thresholds as find_thresholds
+from attninf_assets.selection.thresholds import selected, selection_digest
+from attninf_assets.selector.stored import current_selector
+from attninf_assets.store.query import connect
+
+_PLOTTED_PER_DOMAIN = 100_000  # scores drawn per domain, or up to twice as many; more change no picture
+
+
+class SelectionConfig(dg.Config):
+    """What a run may choose about the selection."""
+
+    fraction: float = Field(default=0.2, description="Share of each domain that is kept, above 0, at most 1.")
+    budget: Literal["documents", "tokens"] = Field(
+        default="documents", description="Whether the fraction counts documents, as in the paper, or their tokens."
+    )
+    min_coverage: float = Field(
+        default=1.0, description="Least share of a domain's documents that must have a current score."
+    )
+
+
+@dg.asset(
+    deps=[attention_influence_scores],
+    group_name="selection",
+    kinds={"deltalake", "duckdb"},
+    metadata={**column_schema("thresholds"), "dagster/table_name": "thresholds"},
+)
+@transient_faults_retried
+def score_thresholds(
+    context: dg.AssetExecutionContext, config: SelectionConfig, lake: LakeResource
+) -> dg.MaterializeResult:
+    """Per domain, the score and doc_id of the last document kept when the wanted fraction is kept, computed by DuckDB.
+
+    Documents rank by (score, doc_id), so the number kept is exact. Only scores of the selector in use count."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    with connect(tables, "documents", "scores") as connection:
+        coverage = score_coverage(connection, selector_fingerprint=fingerprint)
+        require_coverage(coverage, at_least=config.min_coverage)
+        thresholds = find_thresholds(
+            connection, selector_fingerprint=fingerprint, fraction=config.fraction, budget=config.budget
+        )
+        rows = connection.execute(
+            "SELECT domain, score FROM scores "
+            "JOIN (SELECT domain, count(*) AS n FROM scores GROUP BY domain) USING (domain) "
+            "WHERE selector_fingerprint = $1 AND isfinite(score) AND hash(doc_id) % greatest(1, n // $2) = 0",
+            [fingerprint, _PLOTTED_PER_DOMAIN],
+        ).fetchnumpy()
+    version, _ = tables.replace_if_changed("thresholds", thresholds)
+    context.log.info(f"thresholds of {len(thresholds)} domains at {config.fraction:.0%} of {config.budget}")
+    by_domain = {row["domain"]: row["threshold_score"] for row in thresholds.to_pylist()}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(hashlib.sha256(json.dumps(thresholds.to_pylist()).encode()).hexdigest()),
+        metadata={
+            "selector_fingerprint": fingerprint,
+            "dagster/row_count": len(thresholds),
+            "dagster/uri": tables.root.table_uri("thresholds"),
+            "thresholds": records(thresholds.drop_columns("selector_fingerprint").to_pylist()),
+            "score_distributions": score_distributions(
+                {domain: np.asarray(rows["score"][rows["domain"] == domain], dtype=float) for domain in by_domain},
+                by_domain,
+            ),
+            "coverage": records(
+                [{"domain": c.domain, "documents": c.n_documents, "scored": c.n_scored} for c in coverage]
+            ),
+            "documents_scored": sum(thresholds["n_documents"].to_pylist()),
+            "documents_selected": sum(thresholds["n_selected"].to_pylist()),
+            "tokens": sum(thresholds["tokens_total"].to_pylist()),
+            "tokens_selected": sum(thresholds["tokens_selected"].to_pylist()),
+            "delta_version": version,
+        },
+    )
+
+
+@dg.asset(
+    deps=[score_thresholds],
+    group_name="selection",
+    kinds={"deltalake", "duckdb"},
+    metadata={**column_schema("selected_subset"), "dagster/table_name": "selected_subset"},
+)
+@transient_faults_retried
+def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """The documents at or above their domain's threshold: the reasoning-intensive part of the corpus, by id."""
+    tables = lake.lake()
+    fingerprint = current_selector(tables.root).selector.fingerprint
+    with connect(tables, "scores", "thresholds") as connection:
+        version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
+    with connect(tables, "selected_subset") as connection:
+        digest = selection_digest(connection)
+        per_domain = connection.execute(
+            "SELECT domain, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens, min(score) AS lowest_score, "
+            "avg(score) AS mean_score FROM selected_subset GROUP BY domain ORDER BY domain"
+        ).fetchall()
+    names = ["domain", "documents", "tokens", "lowest_score", "mean_score"]
+    context.log.info(f"{sum(row[1] for row in per_domain):,} documents selected")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest),
+        metadata={
+            "selector_fingerprint": fingerprint,
+            "dagster/row_count": sum(row[1] for row in per_domain),
+            "dagster/uri": tables.root.table_uri("selected_subset"),
+            "tokens": sum(row[2] for row in per_domain),
+            "selected": records([dict(zip(names, row, strict=True)) for row in per_domain]),
+            "delta_version": version,
+        },
+    )

@@ -1,0 +1,182 @@
+"""The selector: a small pretrained LM, the probes it is tried on, and its retrieval heads."""
+
+import json
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from attninf_assets.corpus.sentences import sample_sentences
+from attninf_assets.influence.model.pretrained import choose_numeric_class
+from attninf_assets.influence.probes import probes_digest
+from attninf_assets.influence.runtime.devices import choose_device, claim_device
+from attninf_assets.influence.selector import MAX_TOKENS
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
+from attninf_assets.orchestration.display.metadata import column_schema, detection_metadata, quantiles, reporter
+from attninf_assets.orchestration.runs.partitions import GPU_POOL
+from attninf_assets.orchestration.runs.retries import transient_faults_retried
+from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
+from attninf_assets.selector.model_files import local_directory
+from attninf_assets.selector.stored import (
+    head_scores_table,
+    pinned_model,
+    probes_from_table,
+    probes_table,
+    publish_selector,
+)
+
+_N_SENTENCES = 10_000  # candidates for the probes' values
+
+
+@dg.asset(group_name="selector", kinds={"huggingface", "pytorch"})
+@transient_faults_retried
+def selector_model(
+    context: dg.AssetExecutionContext, selector: SelectorResource, lake: LakeResource
+) -> dg.MaterializeResult:
+    """The small pretrained LM that scores, pinned under `selectors/<model_digest>/` as a plain Hugging Face directory.
+
+    Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is run."""
+    root = lake.storage_root()
+    pinned = pin_selector_model(root, selector.resolved())
+    context.log.info(f"{pinned.source} is pinned as {root.uri}/{pinned.directory}")
+    config = json.loads(root.read_bytes(f"{pinned.directory}/config.json"))
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(pinned.digests.model),
+        metadata={
+            "source": pinned.source,
+            "dagster/uri": f"{root.uri}/{pinned.directory}",
+            "model_digest": pinned.digests.model,
+            "tokenizer_digest": pinned.digests.tokenizer,
+            "architecture": config["model_type"],
+            "config": dg.MetadataValue.json(config),
+        },
+    )
+
+
+class ProbeConfig(dg.Config):
+    """What a run may choose about the probes."""
+
+    n_probes: int | None = Field(
+        default=None, description="How many probes. Unset: 800 as in the paper; 16 for the sample selector."
+    )
+    probe_tokens: int | None = Field(
+        default=None,
+        description="Tokens of a probe, answer included, at most the model's context. Unset: 4096; 512 for the sample.",
+    )
+    seed: int = Field(default=0, description="Everything about the probes follows from it.")
+
+
+@dg.asset(
+    deps=[selector_model],
+    group_name="selector",
+    kinds={"deltalake", "python"},
+    metadata={**column_schema("retrieval_probes"), "dagster/table_name": "retrieval_probes"},
+)
+@transient_faults_retried
+def retrieval_probes(
+    context: dg.AssetExecutionContext,
+    config: ProbeConfig,
+    selector: SelectorResource,
+    corpus: CorpusResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """Synthetic 3-shot key-passage retrieval prompts, whose values are sentences from the corpus's own files.
+
+    Sampled when materialized and then left standing: new shards never change the selector."""
+    tables = lake.lake()
+    directory = local_directory(tables.root, pinned_model(tables.root).directory, cache=lake.model_cache())
+    sentences = sample_sentences(
+        corpus.shards(), n=_N_SENTENCES, seed=config.seed, storage_options=corpus.source_options()
+    )
+    probes = probes_for_model(
+        directory,
+        sentences,
+        n_probes=selector.plan.n_probes if config.n_probes is None else config.n_probes,
+        probe_tokens=selector.plan.probe_tokens if config.probe_tokens is None else config.probe_tokens,
+        seed=config.seed,
+    )
+    version = tables.replace("retrieval_probes", probes_table(probes))
+    context.log.info(f"{len(probes)} probes built from {len(sentences):,} sentences of the corpus")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(probes_digest(probes)),
+        metadata={
+            "dagster/row_count": len(probes),
+            "dagster/uri": tables.root.table_uri("retrieval_probes"),
+            "tokens": sum(len(p.token_ids) for p in probes),
+            "pairs_per_probe": quantiles([p.n_pairs for p in probes]),
+            "answer_tokens": quantiles([p.answer_length for p in probes]),
+            "first_probe": dg.MetadataValue.md(f"```text\n{probes[0].text}\n```"),
+            "delta_version": version,
+        },
+    )
+
+
+class HeadConfig(dg.Config):
+    """What a run may choose about the heads and the scores made with them."""
+
+    head_fraction: float = Field(default=0.05, description="Share of all heads that are masked, rounded up.")
+    mask: Literal["uniform", "zero"] = Field(
+        default="uniform", description="What a masked head does: attend uniformly, or output zero."
+    )
+    max_tokens: int = Field(
+        default=MAX_TOKENS, description="Tokens of a window of a long document; bounded by the model's context."
+    )
+    numeric_class: Literal["auto", "float32", "bfloat16", "float8"] = Field(
+        default="auto",
+        description="Of weights and activations. auto: bfloat16 on CUDA, float32 elsewhere. float8 (Hopper): only "
+        "after `benchmarks.bench_fidelity --in-use` has shown that your selector's ranking survives it.",
+    )
+
+
+@dg.asset(
+    deps=[selector_model, retrieval_probes],
+    group_name="selector",
+    kinds={"deltalake", "pytorch"},
+    pool=GPU_POOL,
+    metadata={**column_schema("head_scores"), "dagster/table_name": "head_scores"},
+)
+@transient_faults_retried
+def retrieval_heads(
+    context: dg.AssetExecutionContext, config: HeadConfig, selector: SelectorResource, lake: LakeResource
+) -> dg.MaterializeResult:
+    """The attention heads that copy from context: the top 5 % by retrieval score on the probes.
+
+    Masking them makes the reference model. `tables/head_scores` has every head's score. The data version is the
+    selector's fingerprint, the only thing that decides whether a score is current."""
+    tables = lake.lake()
+    model = pinned_model(tables.root)
+    claim_device()
+    device = choose_device()
+    auto = config.numeric_class == "auto"
+    current, reused = build_selector(
+        tables.root,
+        model.digests,
+        probes_from_table(tables.read("retrieval_probes")),
+        HeadSettings(
+            head_fraction=config.head_fraction,
+            mask=config.mask,
+            max_tokens=config.max_tokens,
+            numeric_class=choose_numeric_class(device) if auto else config.numeric_class,  # type: ignore[arg-type]
+        ),
+        directory=local_directory(tables.root, model.directory, cache=lake.model_cache()),
+        plan=selector.plan,
+        device=device,
+        memory=lake.budget_memory(),
+        on_progress=reporter(context.log),
+    )
+    if reused:
+        context.log.info("model, probes and settings are those of an earlier detection: its heads are used again")
+    fingerprint = current.selector.fingerprint
+    tables.replace("head_scores", head_scores_table(current), where={"selector_fingerprint": fingerprint})
+    publish_selector(tables.root, current)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(fingerprint),
+        metadata={
+            "selector_fingerprint": fingerprint,
+            "dagster/row_count": current.detection.detection.scores_LH.size,
+            "dagster/uri": tables.root.table_uri("head_scores"),
+            **detection_metadata(current.detection),
+            "detection_reused": reused,
+            "selector": dg.MetadataValue.json(json.loads(current.selector.to_json())),
+        },
+    )

@@ -1,0 +1,137 @@
+"""When scores are renewed without anybody asking: the policies, their conditions, and the sensor that acts on them.
+
+The conditions follow data versions, so materializing something unchanged asks for nothing, and a change is asked for
+once: a partition whose run failed waits for a person, a repaired shard or the next change. Only changes seen while the
+sensor is on count; what went stale before is listed by `score_coverage` and renewed by a backfill.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
+from attninf_assets.orchestration.assets.mixture import training_corpus
+from attninf_assets.orchestration.assets.scores import attention_influence_scores
+from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
+from attninf_assets.orchestration.assets.selector import retrieval_heads
+from attninf_assets.orchestration.connections.settings import RescorePolicy
+
+NIGHTLY_AT = "0 2 * * *"  # UTC
+
+_AUTOMATED = [
+    rescoring_preview,
+    attention_influence_scores,
+    score_coverage,
+    score_thresholds,
+    selected_subset,
+    training_corpus,
+]
+
+
+def with_conditions(
+    assets: Sequence[dg.AssetsDefinition], policy: RescorePolicy, *, previewed: bool
+) -> list[dg.AssetsDefinition]:
+    """The assets, those that the policy renews with their automation conditions; on demand, none.
+
+    `previewed`: scores wait until a preview of their cost, itself renewed first, has succeeded."""
+    if policy is RescorePolicy.ON_DEMAND:
+        return list(assets)
+    rescore = _rescore_nightly() if policy is RescorePolicy.NIGHTLY else _rescore_at_once()
+    conditions = {
+        attention_influence_scores.key: rescore & _previewed() if previewed else rescore,
+        score_coverage.key: _when_quiet(rescore),
+        score_thresholds.key: _when_complete(),
+        selected_subset.key: _after_its_input(),
+        training_corpus.key: _after_its_input(),
+    }
+    if previewed:
+        conditions[rescoring_preview.key] = _after_its_input()
+
+    def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
+        condition = conditions.get(spec.key)
+        return spec if condition is None else spec.replace_attributes(automation_condition=condition)
+
+    return [asset.map_asset_specs(conditioned) for asset in assets]
+
+
+def rescoring_sensors(policy: RescorePolicy) -> list[dg.SensorDefinition]:
+    """The sensor that requests what the conditions ask for: off until it is turned on in the UI; on demand, none."""
+    if policy is RescorePolicy.ON_DEMAND:
+        return []
+    return [
+        dg.AutomationConditionSensorDefinition(
+            "rescoring",
+            target=dg.AssetSelection.assets(*_AUTOMATED),
+            minimum_interval_seconds=30,
+            default_status=dg.DefaultSensorStatus.STOPPED,
+            description="Requests stale and missing scores "
+            + ("at once" if policy is RescorePolicy.AT_ONCE else f"at {NIGHTLY_AT} (cron, UTC)")
+            + ", and selection and mix once every shard is scored by one selector. Costs device time: off until "
+            "turned on.",
+        )
+    ]
+
+
+def _changed() -> dg.AutomationCondition:
+    """An input has another data version than at the last tick, or is about to be renewed in this one."""
+    return dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
+    )
+
+
+def _waiting() -> dg.AutomationCondition:
+    """An input changed and the renewal was not requested since. A change at the tick after a request counts again: the
+    requested run may have read the old input already."""
+    requested = dg.AutomationCondition.newly_requested() & ~_changed()
+    return _changed().since(requested).with_label("selector_or_shard_changed")
+
+
+def _never_made() -> dg.AutomationCondition:
+    AC = dg.AutomationCondition
+    return (AC.missing() & ~AC.execution_failed()).with_label("never_made")
+
+
+def _idle() -> dg.AutomationCondition:
+    """Inputs are there and nobody is at work on them or on the asset itself."""
+    AC = dg.AutomationCondition
+    return ~AC.any_deps_missing() & ~AC.any_deps_in_progress() & ~AC.in_progress()
+
+
+def _rescore_at_once() -> dg.AutomationCondition:
+    return ((_waiting() | _never_made()) & _idle()).with_label("rescore_at_once")
+
+
+def _rescore_nightly() -> dg.AutomationCondition:
+    """What waits at the appointed instant is due until it is requested, later that night if it cannot be at once."""
+    AC = dg.AutomationCondition
+    due = ((_waiting() | _never_made()) & AC.cron_tick_passed(NIGHTLY_AT)).since(AC.newly_requested())
+    return (due.with_label("due_since_the_night") & _idle()).with_label("rescore_nightly")
+
+
+def _when_complete() -> dg.AutomationCondition:
+    """Scores changed, and no shard of the corpus is unscored, waiting, failed or at work."""
+    AC = dg.AutomationCondition
+    never_made = _never_made() & AC.any_deps_match(~AC.missing())
+    unfinished = AC.missing() | AC.in_progress() | AC.execution_failed() | _waiting()
+    complete = ~AC.any_deps_match(unfinished) & ~AC.in_progress()
+    return ((_waiting() | never_made) & complete).with_label("every_shard_is_scored_by_one_selector")
+
+
+def _after_its_input() -> dg.AutomationCondition:
+    return ((_waiting() | _never_made()) & _idle()).with_label("after_its_input")
+
+
+def _when_quiet(rescore: dg.AutomationCondition) -> dg.AutomationCondition:
+    """Something changed, there is a selector, and nothing is being indexed or scored or requested in this tick."""
+    AC = dg.AutomationCondition
+    no_selector = AC.any_deps_match(AC.missing()).allow(dg.AssetSelection.assets(retrieval_heads))
+    requested_now = AC.any_deps_match(rescore).allow(dg.AssetSelection.assets(attention_influence_scores))
+    quiet = ~requested_now & ~AC.any_deps_in_progress() & ~AC.in_progress()
+    return ((_waiting() | _never_made()) & ~no_selector & quiet).with_label("when_quiet")
+
+
+def _previewed() -> dg.AutomationCondition:
+    """The preview is there, went well and is not about to be renewed."""
+    AC = dg.AutomationCondition
+    outstanding = AC.missing() | AC.in_progress() | AC.execution_failed() | _waiting()
+    return (~AC.asset_matches(rescoring_preview.key, outstanding)).with_label("preview_succeeded")

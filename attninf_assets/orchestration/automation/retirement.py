@@ -1,0 +1,55 @@
+"""The job that takes out shards whose source file is gone for good."""
+
+import dagster as dg
+from pydantic import Field
+
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.store.retirement import retire_shard, stored_shards, to_retire
+
+
+class RetirementConfig(dg.Config):
+    """Which shards to retire."""
+
+    shards: list[str] = Field(
+        default=[],
+        description="Partition keys; none: every shard whose file the corpus file's globs no longer match.",
+    )
+
+
+@dg.op
+def retire(
+    context: dg.OpExecutionContext, config: RetirementConfig, corpus: CorpusResource, lake: LakeResource
+) -> None:
+    """Takes the shards' rows out of scores, documents and quarantine, and deletes their partitions.
+
+    Refuses, before anything is deleted, a shard whose file is still there."""
+    tables = lake.lake()
+    partitions = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
+    known = partitions | {f"{domain}.{name}" for domain, name in stored_shards(tables)}
+    chosen = to_retire(
+        config.shards,
+        known=known,
+        landed={shard.key for shard in corpus.shards()},
+        domains={source.domain for source in corpus.config().domains},
+    )
+    for key in chosen:
+        domain, _, name = key.partition(".")
+        taken = retire_shard(tables, domain=domain, shard=name)
+        context.log.info(
+            f"retired {key}: {taken.documents:,} documents, {taken.scores:,} scores, "
+            f"{taken.quarantine:,} quarantined rows"
+        )
+    for key in sorted(partitions.intersection(chosen)):  # last: a run that is repeated still knows its shards
+        context.instance.delete_dynamic_partition(CORPUS_SHARDS, key)
+    context.log.info(
+        f"{len(chosen):,} shards retired; materialize score_thresholds, selected_subset and training_corpus again"
+        if chosen
+        else "nothing to retire: every shard's file is there"
+    )
+
+
+@dg.job(name="retire_shards")
+def retire_shards() -> None:
+    """Take shards out of the tables whose source file is gone for good."""
+    retire()

@@ -1,0 +1,1 @@
+"""What the assets connect to, and the settings that say so."""

@@ -1,0 +1,1 @@
+"""What the UI shows: metadata and plots."""

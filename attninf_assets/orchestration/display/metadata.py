@@ -1,0 +1,82 @@
+"""Metadata and log lines that several assets show alike."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+
+from attninf_assets.orchestration.display.plots import answer_loss_bars, head_heat_map
+from attninf_assets.selector.stored import Detection
+from attninf_assets.store.schemas import TABLES, description
+
+
+def column_schema(table: str) -> dict[str, dg.TableSchema]:
+    """The table's columns with their meanings, for the UI's Columns tab."""
+    columns = [
+        dg.TableColumn(
+            field.name,
+            str(field.type),
+            description=html.escape(description(field), quote=False),  # the UI reads it as Markdown
+            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+        )
+        for field in TABLES[table]
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def quantiles(values: npt.ArrayLike) -> dg.TableMetadataValue:
+    """Count, minimum, 1 %, quartiles, 99 %, maximum and mean of the finite values, as a one-row table."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    names = {"min": 0.0, "p1": 0.01, "p25": 0.25, "median": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
+    row: dict[str, Any] = {"n": len(finite)}
+    if len(finite):
+        row |= {name: round(float(np.quantile(finite, q)), 5) for name, q in names.items()}
+        row["mean"] = round(float(finite.mean()), 5)
+    return records([row])
+
+
+def records(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Rows as a table in the UI; column types follow the first row."""
+    kinds = {bool: "bool", int: "int", float: "float", str: "string"}
+    first = rows[0] if rows else {}
+    schema = dg.TableSchema([dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in first.items()])
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
+
+
+def reporter(log: dg.DagsterLogManager, subject: str | None = None) -> Callable[[object], None]:
+    """Writes progress, of a `subject` where there are several, into the run's log."""
+    return lambda progress: log.info(str(progress) if subject is None else f"{subject}: {progress}")
+
+
+def detection_metadata(found: Detection) -> dict[str, Any]:
+    """What a person wants to see of a head detection: the map, the chosen heads, and whether they matter."""
+    detection, evidence = found.detection, found.evidence
+    controls = {f"random set {n} masked": c.loss for n, c in enumerate(evidence.random_sets, start=1)}
+    chosen = [
+        {
+            "head": str(head),
+            "retrieval_score": round(float(detection.scores_LH[head.layer, head.index]), 4),
+            "sd_over_probes": round(float(detection.deviations_LH[head.layer, head.index]), 4),
+        }
+        for head in detection.retrieval_heads
+    ]
+    return {
+        "heat_map": head_heat_map(detection.scores_LH, detection.retrieval_heads),
+        "retrieval_heads": records(chosen),
+        "retrieval_scores": quantiles(detection.scores_LH),
+        "answer_loss": answer_loss_bars(
+            {"base model": evidence.base.loss, "retrieval heads masked": evidence.reference.loss, **controls}
+        ),
+        "effect_of_retrieval_heads_nats": evidence.effect,
+        "median_effect_of_random_sets_nats": evidence.random_effect,
+        "dominating_heads": ", ".join(evidence.dominating) or "none",
+        "probes": detection.n_probes,
+        "probes_counted": detection.n_counted,
+        "base_token_accuracy": detection.token_accuracy,
+        "base_exact_match": detection.exact_match,
+        "masked_token_accuracy": evidence.reference.token_accuracy,
+    }

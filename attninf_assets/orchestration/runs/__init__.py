@@ -1,0 +1,1 @@
+"""How runs go: partitions, retries, liveness."""

@@ -1,0 +1,189 @@
+"""Assets whose runs go through several partitions, each on its own: its own event, at once, or its own error.
+
+What a run's one result says, Dagster says of every partition alike: one data version, one provenance, all at the end.
+So such an asset emits each partition's materialization itself, as soon as the partition is finished, with the very
+tags that Dagster gives a run of that partition alone, and then a result that makes no materializations.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+
+import dagster as dg
+from dagster._core.definitions import data_version as tags
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.runs.partitions import corpus_shards
+
+PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
+# The mark by which Dagster knows assets that have emitted their events already: it writes none for this result.
+_NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
+    metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+)
+
+
+@dataclass(frozen=True)
+class PartitionCheck:
+    """A check of one partition at a time."""
+
+    asset: dg.AssetKey
+    judge: Callable[[str, LakeResource], dg.AssetCheckResult]  # the partition's key, where its rows are
+
+    def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
+        """The check of one partition, as an event about the partition's last materialization."""
+        result = self.judge(key, lake)
+        wanted = dg.AssetRecordsFilter(self.asset, asset_partitions=[key])
+        made = instance.fetch_materializations(wanted, limit=1).records
+        return dg.AssetCheckEvaluation(
+            asset_key=self.asset,
+            check_name=self.judge.__name__,
+            passed=result.passed,
+            severity=result.severity,
+            metadata=result.metadata,
+            partition=key,
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
+            )
+            if made
+            else None,
+        )
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The check over all partitions of a run."""
+
+        @dg.asset_check(  # type: ignore[arg-type]  # a stream of events is as welcome as a result
+            asset=self.asset,
+            name=self.judge.__name__,
+            description=self.judge.__doc__,
+            partitions_def=corpus_shards,
+        )
+        def evaluated(
+            context: dg.AssetCheckExecutionContext, lake: LakeResource
+        ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+            for key in context.partition_keys:
+                yield self.evaluation(context.instance, key, lake)
+            yield dg.Output(None)
+
+        return evaluated
+
+
+class HopelessError(Exception):
+    """The `__cause__` would befall every partition that is left: the run ends with it, no other is visited."""
+
+
+@contextmanager
+def every_partition_concerned() -> Iterator[None]:
+    """What fails in this block fails for every partition of the run."""
+    try:
+        yield
+    except Exception as error:
+        raise HopelessError from error
+
+
+def each_partition(
+    context: dg.AssetExecutionContext,
+    materialize: Callable[[str], dg.MaterializeResult],
+    *,
+    lake: LakeResource,
+    checks: Sequence[PartitionCheck],
+) -> PartitionEvents:
+    """The events of a run: `materialize` is called for one partition key after the other.
+
+    A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
+    the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
+    When a step is tried again, partitions that it finished before are not visited a second time.
+    """
+    keys = context.partition_keys
+    finished = _finished_before(context)
+    failed: dict[str, Exception] = {}
+    for key in keys:
+        if key in finished:
+            continue
+        provenance = _provenance(context, key)
+        try:
+            result = materialize(key)
+        except HopelessError as error:
+            cause = error.__cause__
+            assert isinstance(cause, Exception)
+            failed[key] = cause
+            break
+        except Exception as error:  # one broken partition is no reason to leave the others
+            context.log.error(f"{key} failed: {type(error).__name__}: {error}", exc_info=len(keys) > 1)
+            failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
+            continue
+        finished.append(key)
+        yield _materialization(context.asset_key, key, result, provenance)
+    if not failed:
+        yield _NO_MORE_EVENTS
+        return
+    unchecked: dict[str, Exception] = {}
+    for key in finished:
+        for check in checks:
+            try:
+                evaluation = check.evaluation(context.instance, key, lake)
+            except Exception as error:  # it must not hide why the run fails
+                unchecked[f"{check.judge.__name__} of {key}"] = error
+            else:
+                yield evaluation
+    raise _error(failed, unchecked, n_partitions=len(keys))
+
+
+def _error(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> Exception:
+    if n_partitions == 1:
+        return next(iter(failed.values()))
+    what = f"{len(failed)} of the run's {n_partitions} partitions failed: {_named(failed)}"
+    if unchecked:
+        what += f"; and checks of others: {_named(unchecked)}"
+    return ExceptionGroup(what, [*failed.values(), *unchecked.values()])
+
+
+def _named(errors: dict[str, Exception]) -> str:
+    return "; ".join(f"{name} ({type(error).__name__}: {error})" for name, error in errors.items())
+
+
+def _finished_before(context: dg.AssetExecutionContext) -> list[str]:
+    """Partitions that an earlier attempt of this very step finished."""
+    if not context.retry_number:
+        return []
+    entries = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+    return [event.partition for event in events if event.asset_key == context.asset_key and event.partition is not None]
+
+
+def _materialization(
+    asset: dg.AssetKey, key: str, result: dg.MaterializeResult, provenance: dict[str, str]
+) -> dg.AssetMaterialization:
+    assert result.data_version is not None, "the versions of partitions are their own"
+    versions = {tags.DATA_VERSION_TAG: result.data_version.value, tags.DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    return dg.AssetMaterialization(asset, partition=key, metadata=result.metadata, tags={**provenance, **versions})
+
+
+def _provenance(context: dg.AssetExecutionContext, key: str) -> dict[str, str]:
+    """The code and the inputs that the partition is about to be made from, as Dagster's tags.
+
+    An input without an event of the same partition counts as unpartitioned. Pointers are to be older than what is then
+    read: what lands in between makes the partition stale, not current.
+    """
+    spec = context.assets_def.get_asset_spec(context.asset_key)
+    found = {tags.CODE_VERSION_TAG: spec.code_version or context.run.run_id}
+    for dependency in spec.deps:
+        record = _latest(context.instance, dependency.asset_key, key)
+        partitioned = record is not None
+        record = record or _latest(context.instance, dependency.asset_key, None)
+        version = record and tags.extract_data_version_from_entry(record.event_log_entry)
+        value = (version or tags.DEFAULT_DATA_VERSION).value
+        found[tags.get_input_data_version_tag(dependency.asset_key)] = (
+            sha256(value.encode()).hexdigest() if partitioned else value
+        )
+        pointer = tags.NULL_EVENT_POINTER if record is None else str(record.storage_id)
+        found[tags.get_input_event_pointer_tag(dependency.asset_key)] = pointer
+    return found
+
+
+def _latest(instance: dg.DagsterInstance, asset: dg.AssetKey, key: str | None) -> dg.EventLogRecord | None:
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=None if key is None else [key])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0] if records else None

@@ -1,0 +1,76 @@
+"""Which failures are worth another try, and how long to wait before it."""
+
+import errno
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import dagster as dg
+from deltalake.exceptions import CommitFailedError
+
+from attninf_assets.influence.runtime.devices import DevicesBusyError
+
+MAX_RETRIES = 3
+FIRST_PAUSE = 10  # seconds; doubled for each further retry
+
+_Result = TypeVar("_Result")
+
+_LASTING = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS,
+    errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
+# Storage libraries raise a plain OSError whose words alone tell a refusal (Arrow's, then delta-rs's) from an outage.
+_REFUSED = re.compile(
+    r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH"
+    r"|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|OPT_IN_REQUIRED)\b"
+    r"|HTTP status 40[13]\b|\b40[13] (Forbidden|Unauthorized|Client Error)|lacked the necessary privileges"
+    r"|No space left on device"
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same run may well succeed later: storage or network that failed, a lost race, a busy device.
+
+    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read, storage
+    that refuses us or our credentials, or a full disk. Of several errors one that is transient is enough.
+    """
+    if isinstance(error, ExceptionGroup):
+        return any(map(is_transient, error.exceptions))
+    if isinstance(error, CommitFailedError | DevicesBusyError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING and not _REFUSED.search(str(error))
+    return isinstance(error, RuntimeError) and isinstance(error.__cause__, CommitFailedError)
+
+
+def transient_faults_retried(asset: Callable[..., _Result]) -> Callable[..., _Result]:
+    """The asset's function, tried again after transient faults: at most 3 times, after 10, 20 and 40 seconds."""
+
+    @functools.wraps(asset)
+    def attempted(context: dg.AssetExecutionContext, **resources: Any) -> Any:
+        with _retries(context):
+            return asset(context, **resources)
+
+    @functools.wraps(asset)
+    def events_attempted(context: dg.AssetExecutionContext, **resources: Any) -> Any:
+        with _retries(context):
+            yield from asset(context, **resources)  # type: ignore[misc]
+
+    return events_attempted if inspect.isgeneratorfunction(asset) else attempted
+
+
+@contextmanager
+def _retries(context: dg.AssetExecutionContext) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        pause = FIRST_PAUSE * 2**context.retry_number
+        if context.retry_number < MAX_RETRIES:
+            again = f"tried again in {pause} s, {context.retry_number + 1} of {MAX_RETRIES} times"
+            context.log.warning(f"{type(error).__name__}: {error}; {again}")
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error

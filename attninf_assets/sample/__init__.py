@@ -1,0 +1,1 @@
+"""The sample corpus and the sample selector model, from the package index alone."""

@@ -1,0 +1,1 @@
+"""The scores of the corpus: brought up to date, staged, counted, priced."""

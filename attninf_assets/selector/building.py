@@ -1,0 +1,189 @@
+"""From a model's source to the selector that scores: pin the model, detect its heads once, gather the evidence."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from attninf_assets.influence.engine import bounded_window, load_engine
+from attninf_assets.influence.evidence import MIN_EFFECT, MIN_RATIO, HeadEvidence, gather_evidence
+from attninf_assets.influence.heads import detect_retrieval_heads
+from attninf_assets.influence.model.masking import Mask
+from attninf_assets.influence.model.pretrained import NumericClass, load_tokenizer, start_token
+from attninf_assets.influence.probes import Probe, build_probes, probes_digest
+from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
+from attninf_assets.influence.selector import Selector
+from attninf_assets.selector.model_files import publish_directory
+from attninf_assets.selector.pinning import ModelDigests, pin_model
+from attninf_assets.selector.probe_plan import ProbePlan
+from attninf_assets.selector.stored import (
+    CurrentSelector,
+    Detection,
+    PinnedModel,
+    publish_pinned_model,
+    store_detection,
+    stored_detection,
+)
+from attninf_assets.store.root import Root
+
+_DETECTION_VERSION = 1  # raised whenever the same inputs would give other heads or other evidence
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What is chosen about the heads and the scores made with them."""
+
+    head_fraction: float
+    mask: Mask
+    max_tokens: int
+    numeric_class: NumericClass
+
+
+def pin_selector_model(root: Root, source: str) -> PinnedModel:
+    """Pin the model at `source` under the root and make it the one in use; a GGUF file is converted only once.
+
+    Raises `ValueError` as `pin_model` does.
+    """
+    memo = _gguf_memo(source)
+    if memo is not None and root.exists(memo):
+        pinned = PinnedModel(ModelDigests(**json.loads(root.read_bytes(memo))), source)
+        if root.exists(f"{pinned.directory}/config.json"):
+            publish_pinned_model(root, pinned)
+            return pinned
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch) / "model"
+        pinned = PinnedModel(pin_model(source, directory), source)
+        publish_directory(root, directory, pinned.directory)
+    if memo is not None:
+        root.write_bytes(memo, json.dumps(asdict(pinned.digests)).encode())
+    publish_pinned_model(root, pinned)
+    return pinned
+
+
+def probes_for_model(
+    directory: Path, sentences: Sequence[str], *, n_probes: int, probe_tokens: int, seed: int
+) -> list[Probe]:
+    """Probes in the tokens of the model pinned in `directory`, none longer than its context."""
+    tokenizer = load_tokenizer(directory)
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    return build_probes(
+        sentences,
+        tokenizer,
+        start_token=start_token(tokenizer)[1],
+        n_probes=n_probes,
+        max_tokens=bounded_window(probe_tokens - 1, config) + 1,
+        seed=seed,
+    )
+
+
+def build_selector(
+    root: Root,
+    digests: ModelDigests,
+    probes: Sequence[Probe],
+    settings: HeadSettings,
+    *,
+    directory: Path,
+    plan: ProbePlan,
+    device: torch.device,
+    memory: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[CurrentSelector, bool]:
+    """The selector with the heads found on the probes, and whether an earlier detection was used again.
+
+    `directory` holds the pinned model, `memory` what token budgets had to be halved to. A
+    detection with the same model, probes and settings is never paid for twice.
+    Raises `ValueError` where detection finds only noise, or heads that do not matter.
+    """
+    key = _detection_key(digests, probes, settings, plan)
+    found = stored_detection(root, key)
+    reused = found is not None
+    if found is None:
+        found = _detect(
+            probes, settings, directory=directory, plan=plan, device=device, memory=memory, on_progress=on_progress
+        )
+        store_detection(root, key, found)
+    _require_that_heads_matter(found.evidence)
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    selector = Selector(
+        model_digest=digests.model,
+        tokenizer_digest=digests.tokenizer,
+        heads=found.detection.retrieval_heads,
+        mask=settings.mask,
+        max_tokens=bounded_window(settings.max_tokens, config),
+        start_token=start_token(load_tokenizer(directory))[0],
+        numeric_class=settings.numeric_class,
+    )
+    return CurrentSelector(selector, found), reused
+
+
+def _detect(
+    probes: Sequence[Probe],
+    settings: HeadSettings,
+    *,
+    directory: Path,
+    plan: ProbePlan,
+    device: torch.device,
+    memory: Path | None,
+    on_progress: OnProgress,
+) -> Detection:
+    engine = load_engine(
+        directory,
+        numeric_class=settings.numeric_class,
+        max_tokens=settings.max_tokens,
+        device=device,
+        memory=memory,
+    )
+    detection = detect_retrieval_heads(
+        engine.model,
+        probes,
+        head_fraction=settings.head_fraction,
+        budget=engine.budget,
+        on_progress=on_progress,
+    )
+    evidence = gather_evidence(
+        engine.model,
+        probes[:: max(1, len(probes) // plan.n_evidence_probes)][: plan.n_evidence_probes],
+        detection.retrieval_heads,
+        mask=settings.mask,
+        n_random_sets=plan.n_random_sets,
+        n_audit_probes=plan.n_audit_probes,
+        seed=0,
+        budget=engine.budget,
+        on_progress=on_progress,
+    )
+    return Detection(detection, evidence)
+
+
+def _require_that_heads_matter(evidence: HeadEvidence) -> None:
+    if not evidence.heads_matter:
+        raise ValueError(
+            "the heads found do not matter: masking them raises the probes' answer loss by "
+            f"{evidence.effect:.3f} nats, masking as many random heads by {evidence.random_effect:.3f} (median); "
+            f"at least {MIN_EFFECT} nats and {MIN_RATIO:g} times the random effect are needed"
+            + (f"; {', '.join(evidence.dominating)}" if evidence.dominating else "")
+        )
+
+
+def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: HeadSettings, plan: ProbePlan) -> str:
+    """sha256 of everything that detection and its evidence depend on."""
+    inputs = [
+        _DETECTION_VERSION,
+        digests.model,
+        probes_digest(probes),
+        [settings.head_fraction, settings.mask, settings.numeric_class],
+        [plan.n_evidence_probes, plan.n_random_sets, plan.n_audit_probes],
+    ]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+
+
+def _gguf_memo(source: str) -> str | None:
+    path = Path(source).expanduser()
+    if path.suffix != ".gguf" or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return f"selectors/gguf/{hashlib.file_digest(stream, 'sha256').hexdigest()}.json"

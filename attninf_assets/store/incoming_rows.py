@@ -1,0 +1,73 @@
+"""Rows on their way into a table: exactly its columns, in its types, inside the partition they are meant for."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+
+__all__ = ["conform"]
+
+
+def conform(name: str, rows: pa.Table, *, where: Mapping[str, str]) -> pa.Table:
+    """The rows with the columns of `schemas.TABLES[name]`, in order, cast where no value is lost.
+
+    Raises ValueError naming the table, the column and the offending value for a column missing or unknown,
+    a value that does not fit, a null where none may be, an empty partition value, and a row outside `where`.
+    """
+    schema = TABLES[name]
+    missing = [column for column in schema.names if column not in rows.column_names]
+    unknown = [column for column in rows.column_names if column not in schema.names]
+    if missing or unknown or len(rows.column_names) != len(schema.names):
+        raise ValueError(f"table {name}: missing columns {missing}, unknown or repeated columns {unknown}")
+    rows = pa.table({field.name: _column(name, rows.column(field.name), field) for field in schema}, schema=schema)
+    for column in PARTITIONED_BY[name]:
+        values = pc.unique(rows.column(column)).to_pylist()
+        if "" in values:
+            raise ValueError(f"table {name}, column {column}: a partition value is empty")
+        outside = [value for value in values if column in where and value != where[column]]
+        if outside:
+            raise ValueError(
+                f"table {name}, column {column}: a row of {outside[0]!r} among those to replace {where[column]!r}"
+            )
+    return rows
+
+
+def _column(name: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if not field.nullable and values.null_count:
+        raise ValueError(f"table {name}, column {field.name}: {values.null_count} null values, none are allowed")
+    try:
+        return values.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"table {name}, column {field.name}: {error}") from error
+
+
+class Replay:
+    """The rows to write, as often as asked."""
+
+    def __init__(self, table: pa.Table | None, spool: Path | None) -> None:
+        self._table = table
+        self._spool = spool
+
+    def __call__(self) -> pa.RecordBatchReader:
+        if self._table is not None:
+            return self._table.to_reader()
+        return pa.ipc.open_stream(pa.memory_map(str(self._spool)))
+
+
+@contextmanager
+def replayable(name: str, data: pa.Table | pa.RecordBatchReader, where: Mapping[str, str]) -> Iterator[Replay]:
+    """Rows of a table, conforming to it; a stream of them waits on local disk for as long as the context lasts."""
+    if isinstance(data, pa.Table):
+        yield Replay(conform(name, data, where=where), None)
+        return
+    with tempfile.TemporaryDirectory(prefix="attninf-replace-") as directory:
+        spool = Path(directory) / "rows.arrow"
+        with pa.ipc.new_stream(str(spool), TABLES[name]) as writer:
+            for batch in data:
+                writer.write_table(conform(name, pa.Table.from_batches([batch]), where=where))
+        yield Replay(None, spool)

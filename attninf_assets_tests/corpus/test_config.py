@@ -1,0 +1,184 @@
+"""The corpus file: refused whole with every problem named, or turned into shards whose names stand on their own."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+from attninf_assets.corpus.config import DomainSource, load_corpus_config
+from attninf_assets.corpus.discovery import discover_shards
+
+_GOOD = "{files: 'web/*.parquet', format: parquet}"
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "corpus.yaml"
+    path.write_text(text)
+    return path
+
+
+def _corpus(tmp_path: Path, glob: str, files: list[str], *, format: str = "parquet") -> Path:
+    for file in files:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return _write(tmp_path, f"domains:\n  web: {{files: '{glob}', format: {format}}}\n")
+
+
+def _complaint(tmp_path: Path, text: str) -> str:
+    path = _write(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        load_corpus_config(path)
+    return str(caught.value)
+
+
+def test_a_valid_file_becomes_sources_with_defaults_filled_in(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        """
+domains:
+  web: {files: web/*.parquet, format: parquet}
+  code:
+    files: s3://bucket/code/**/*.jsonl.zst
+    format: jsonl.zst
+    text_column: content
+    id_column: blob_id
+""",
+    )
+    config = load_corpus_config(path)
+    assert config.path == str(path)
+    assert config.domains == (
+        DomainSource("web", "web/*.parquet", f"{tmp_path}/web", "*.parquet", "parquet", "text", None),
+        DomainSource(
+            "code",
+            "s3://bucket/code/**/*.jsonl.zst",
+            "s3://bucket/code",
+            "**/*.jsonl.zst",
+            "jsonl.zst",
+            "content",
+            "blob_id",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ("{files: 'a/*', format: csv}", "domains.web.format: 'csv' is not one of parquet, jsonl, jsonl.zst, jsonl.gz"),
+        ("{format: parquet}", "domains.web.files: missing"),
+        ("{files: 'a/*'}", "domains.web.format: missing"),
+        ("{files: [a, b], format: parquet}", "domains.web.files: ['a', 'b'] is not a non-empty string"),
+        ("{files: '', format: parquet}", "domains.web.files: '' is not a non-empty string"),
+        ("{files: a, format: 3}", "domains.web.format: 3 is not a non-empty string"),
+        ("{files: a, format: parquet, text_column: 7}", "domains.web.text_column: 7 is not a non-empty string"),
+        ("{files: a, format: parquet, id_column: null}", "domains.web.id_column: None is not a non-empty string"),
+        ("{files: a, format: parquet, id_column: text}", "domains.web.id_column: 'text' is the text column"),
+        ("{files: a, format: parquet, glob: x}", "domains.web.glob: unknown key"),
+        ("{files: 'gs://b/x', format: parquet}", "domains.web.files: 'gs://b/x' has the scheme 'gs'"),
+        ("{files: 's3://*/x', format: parquet}", "domains.web.files: 's3://*/x' needs its bucket in full"),
+        (
+            "{files: 'hf://datasets/*/x', format: parquet}",
+            "domains.web.files: 'hf://datasets/*/x' needs its repository",
+        ),
+        ("{files: 'folder/', format: parquet}", "domains.web.files: 'folder/' is a folder"),
+        ("web/*.parquet", "domains.web: 'web/*.parquet', where a mapping"),
+    ],
+)
+def test_a_bad_entry_is_refused_with_field_and_value(tmp_path: Path, entry: str, complaint: str) -> None:
+    assert complaint in _complaint(tmp_path, f"domains:\n  web: {entry}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "the file holds None where a mapping"),
+        ("- a\n", "the file holds ['a'] where a mapping"),
+        ("{}", "domains: missing"),
+        ("domains: {}", "domains: {}, where a mapping of at least one domain"),
+        ("domains: null", "domains: None, where a mapping of at least one domain"),
+        ("domains: [web]", "domains: ['web'], where a mapping of at least one domain"),
+        (f"domains: {{web: {_GOOD}}}\nversion: 2", "version: unknown key"),
+        (f"domains: {{Web: {_GOOD}}}", "domains.Web: the domain's name 'Web' is not made of a-z"),
+        (f"domains: {{'we b': {_GOOD}}}", "domains.we b: the domain's name 'we b'"),
+        (f"domains: {{'': {_GOOD}}}", "the domain's name '' is not"),
+        (f"domains: {{we.b: {_GOOD}}}", "the domain's name 'we.b' is not"),
+        (f'domains: {{"web\\n": {_GOOD}}}', r"the domain's name 'web\n' is not"),
+        (f"domains: {{on: {_GOOD}}}", "the domain's name True is not a string; put it in quotes"),
+        (f"domains: {{'{'x' * 201}': {_GOOD}}}", "(200 at most)"),
+        ("domains: [", "is not valid YAML"),
+        ("domains: {}\n---\ndomains: {}", "is not valid YAML"),
+        ("domains: \x01", "is not valid YAML"),
+        ("domains: {? [a] : b}", "is not valid YAML"),
+        ("domains: !!python/object:os.system {}", "is not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_field_and_value(tmp_path: Path, text: str, complaint: str) -> None:
+    assert complaint in _complaint(tmp_path, text)
+
+
+def test_a_domain_written_twice_is_refused_though_yaml_would_keep_the_last(tmp_path: Path) -> None:
+    complaint = _complaint(tmp_path, f"domains:\n  web: {_GOOD}\n  web: {_GOOD}\n")
+    assert "domains.web: written twice, in lines 2 and 3" in complaint
+
+
+def test_a_field_written_twice_is_refused(tmp_path: Path) -> None:
+    complaint = _complaint(tmp_path, "domains:\n  web:\n    files: a\n    format: jsonl\n    files: b\n")
+    assert "domains.web.files: written twice, in lines 3 and 5" in complaint
+
+
+def test_domains_written_twice_are_refused(tmp_path: Path) -> None:
+    complaint = _complaint(tmp_path, f"domains: {{web: {_GOOD}}}\ndomains: {{code: {_GOOD}}}\n")
+    assert "domains: written twice, in lines 1 and 2" in complaint
+
+
+def test_all_problems_come_in_one_error(tmp_path: Path) -> None:
+    complaint = _complaint(tmp_path, "domains:\n  web: {format: csv}\n  Code: {files: 3, format: jsonl}\nextra: 1\n")
+    for field in ["extra", "domains.web.files", "domains.web.format", "domains.Code", "domains.Code.files"]:
+        assert f"  {field}: " in complaint
+
+
+def test_a_corpus_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: the corpus file cannot be read"):
+        load_corpus_config(tmp_path / "nowhere.yaml")
+
+
+def test_a_corpus_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.yaml"
+    path.write_bytes(b"domains: {\xff}")
+    with pytest.raises(ValueError, match=r"corpus\.yaml: the corpus file cannot be read: .*utf-8"):
+        load_corpus_config(path)
+
+
+def test_a_folder_is_no_corpus_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the corpus file cannot be read"):
+        load_corpus_config(tmp_path)
+
+
+def test_globs_are_relative_to_the_corpus_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "with [brackets]*"
+    folder.mkdir()
+    path = _corpus(folder, "../with [[]brackets]*/web/*.parquet", ["web/a.parquet"])
+    beside = _corpus(folder, "web/*.parquet", ["web/a.parquet"])
+    monkeypatch.chdir(folder)
+    for corpus_file in (beside, Path(beside.name)):
+        assert [shard.uri for shard in discover_shards(load_corpus_config(corpus_file))] == [f"{folder}/web/a.parquet"]
+    assert path == beside
+
+
+def test_a_corpus_file_on_s3_takes_relative_globs_from_beside_it(s3_options: dict[str, str]) -> None:
+    from attninf_assets.store.filesystems import filesystem_for
+
+    for name, content in {
+        "config-test/corpus.yaml": f"domains:\n  web: {_GOOD}\n".encode(),
+        "config-test/web/a.parquet": b"",
+    }.items():
+        filesystem, path = filesystem_for(f"s3://lake/{name}", s3_options)
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+    config = load_corpus_config("s3://lake/config-test/corpus.yaml", storage_options=s3_options)
+    shards = discover_shards(config, storage_options=s3_options)
+    assert [(shard.key, shard.uri) for shard in shards] == [("web.a", "s3://lake/config-test/web/a.parquet")]
+
+
+_relative_paths = st.text(min_size=1, max_size=300).filter(lambda path: "\0" not in path)

@@ -1,0 +1,62 @@
+"""A pinned model as it is loaded: numeric class, start token, context, nothing made up."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attninf_assets.influence.model.pretrained import (
+    choose_numeric_class,
+    context_length,
+    load_model,
+    start_token,
+)
+from attninf_assets.influence.runtime.devices import choose_device
+from attninf_assets.selector.pinning import pin_model
+from attninf_assets_tests.support.tiny_models import CONTEXT, tiny_model
+from benchmarks.rigs.made_up_text import tiny_tokenizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def directory(tiny_directory: Path, tmp_path: Path) -> Path:
+    """A model directory to spoil."""
+    return Path(shutil.copytree(tiny_directory, tmp_path / "source"))
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_weights_are_loaded_in_the_numeric_class(tiny_directory: Path) -> None:
+    assert load_model(tiny_directory, numeric_class="bfloat16", device=CPU).dtype == torch.bfloat16
+    assert load_model(tiny_directory, numeric_class="float32", device=CPU).dtype == torch.float32
+
+
+def test_a_tokenizer_with_nothing_to_open_a_document_is_refused(directory: Path, tmp_path: Path) -> None:
+    edit(directory / "tokenizer_config.json", lambda c: [c.pop("bos_token"), c.pop("eos_token")])
+    with pytest.raises(ValueError, match="neither a BOS nor an EOS"):
+        pin_model(str(directory), tmp_path / "pinned")
+
+
+def test_documents_open_with_bos_or_where_there_is_none_eos() -> None:
+    assert start_token(tiny_tokenizer()) == ("bos", 1)
+    assert start_token(tiny_tokenizer(bos=False)) == ("eos", 2)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("llama", CONTEXT), ("gpt2", CONTEXT), ("bloom", None)])
+def test_the_context_is_what_the_positions_reach(name: str, expected: int | None) -> None:
+    assert context_length(tiny_model(name).config) == expected
+
+
+def test_matrix_units_decide_the_numeric_class() -> None:
+    assert choose_numeric_class(torch.device("cuda")) == "bfloat16"
+    assert choose_numeric_class(CPU) == "float32"
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else choose_device().type)

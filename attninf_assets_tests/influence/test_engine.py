@@ -1,0 +1,78 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from attninf_assets.influence.engine import bounded_window, load_engine
+from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.scoring import Text
+from attninf_assets.influence.selector import Selector
+from attninf_assets_tests.support import oracle
+from attninf_assets_tests.support.tiny_models import CONTEXT, save_tiny_model, tiny_model
+from benchmarks.rigs.made_up_text import tiny_tokenizer
+
+pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
+
+CPU = torch.device("cpu")
+TEXT = "The old keeper painted seven maps beside the road. " * 30
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "window"), [("llama", 10, 10), ("llama", 4096, CONTEXT - 1), ("bloom", 4096, 4096)]
+)
+def test_a_window_leaves_room_for_the_start_token_in_the_models_context(name: str, asked: int, window: int) -> None:
+    assert bounded_window(asked, tiny_model(name).config) == window
+
+
+def test_a_window_without_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_tokens must be at least 1, is 0"):
+        bounded_window(0, tiny_model("llama").config)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_an_engine_scores_what_the_oracle_scores_up_to_the_models_context(bos: bool, tmp_path: Path) -> None:
+    """GPT-2's positions are a table of `CONTEXT` rows: one token more in a window would be an error."""
+    save_tiny_model(tmp_path, name="gpt2", bos=bos)
+    engine = load_engine(tmp_path, numeric_class="float32", max_tokens=4096, device=CPU)
+    assert (engine.start_token_name, engine.start_token) == (("bos", 1) if bos else ("eos", 2))
+    assert engine.max_tokens == CONTEXT - 1
+    name = "bos" if bos else "eos"
+    selector = Selector("m", "t", (Head(1, 1), Head(2, 0)), "uniform", engine.max_tokens, name, "float32")
+    [[found]] = engine.score(selector, [Text("a", TEXT)], n_bytes=len(TEXT))
+    ids = tiny_tokenizer()(TEXT, add_special_tokens=False)["input_ids"]
+    assert found.n_tokens == len(ids) > CONTEXT
+    for loss, masked in [(found.loss_base, oracle.NOBODY), (found.loss_reference, frozenset({(1, 1), (2, 0)}))]:
+        expected = oracle.document_losses(
+            tiny_model("gpt2"), ids, start_token=engine.start_token, max_tokens=CONTEXT - 1, masked=masked
+        )
+        assert loss == pytest.approx(oracle.mean(expected), abs=1e-4)
+
+
+def test_the_last_engine_stays_loaded(tiny_directory: Path) -> None:
+    one = load_engine(tiny_directory, numeric_class="float32", max_tokens=64, device=CPU)
+    assert load_engine(tiny_directory, numeric_class="float32", max_tokens=64, device=CPU) is one
+    assert load_engine(tiny_directory, numeric_class="float32", max_tokens=65, device=CPU) is not one
+
+
+def test_a_model_whose_heads_cannot_be_masked_makes_no_engine(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path, name="bloom")
+    with pytest.raises(ValueError, match="architecture 'bloom' bypasses"):
+        load_engine(tmp_path, numeric_class="float32", max_tokens=64, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("rope", "window"),
+    [
+        ({"rope_type": "longrope", "original_max_position_embeddings": 64}, 63),
+        ({"rope_type": "dynamic"}, 127),
+        ({"rope_type": "default"}, 127),
+    ],
+)
+def test_a_window_stays_below_where_its_length_would_change_its_neighbours_positions(
+    rope: dict[str, object], window: int
+) -> None:
+    """LongRoPE and dynamic scaling choose their factors by the longest position in the row."""
+    config = SimpleNamespace(max_position_embeddings=128, rope_parameters=rope)
+    config.get_text_config = lambda: config
+    assert bounded_window(4096, config) == window

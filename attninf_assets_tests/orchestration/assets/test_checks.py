@@ -1,0 +1,123 @@
+"""Every check fails when what it watches over is broken in the tables."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from attninf_assets.definitions import definitions
+from attninf_assets.orchestration.assets.checks import CHECKS
+from attninf_assets.store.schemas import TABLES
+from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline
+
+LETTERS_A = {"domain": "letters", "shard": "a"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A pipeline in which everything was materialized once."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        pipeline = build_pipeline(tmp_path_factory.mktemp("checks"), monkeypatch)
+        pipeline.run_everything()
+        yield pipeline
+
+
+@pytest.fixture
+def pipeline(finished: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
+    """The finished pipeline, whose tables a test may break: they are put back afterwards."""
+    root = Path(finished.lake.root.uri)
+    shutil.copytree(root, tmp_path / "kept")
+    yield finished
+    shutil.rmtree(root)
+    shutil.copytree(tmp_path / "kept", root)
+
+
+def failing(pipeline: Pipeline, check: str, key: str | None = None) -> bool:
+    """Run one check alone and say whether it failed."""
+    (definition,) = (c for c in CHECKS if c.check_key.name == check)
+    resources = definitions().resources or {}
+    job = dg.Definitions(
+        asset_checks=[definition],
+        jobs=[dg.define_asset_job("only_checks", selection=dg.AssetSelection.checks(definition.check_key))],
+        resources=dict(resources),
+    ).resolve_job_def("only_checks")
+    result = job.execute_in_process(instance=pipeline.instance, tags={"dagster/partition": key} if key else None)
+    (evaluation,) = result.get_asset_check_evaluations()
+    return not evaluation.passed
+
+
+def rewrite(pipeline: Pipeline, table: str, change: Callable[[pl.DataFrame], pl.DataFrame], **where: str) -> None:
+    rows = change(pipeline.rows(table, **where)).to_arrow()
+    pipeline.lake.replace(table, pa.table(rows).cast(TABLES[table]), where=where)
+
+
+def first(frame: pl.DataFrame, column: str, value: object) -> pl.DataFrame:
+    """The frame with `value` in the first row of `column`."""
+    replaced = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(value)).otherwise(pl.col(column))
+    return frame.with_columns(replaced.cast(frame.schema[column]).alias(column))
+
+
+def test_all_are_content_with_an_undisturbed_pipeline(pipeline: Pipeline) -> None:
+    assert not failing(pipeline, "every_document_is_scored_once", SHARDS[0])
+    assert not failing(pipeline, "thresholds_keep_the_asked_fraction")
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("every_document_is_scored_once", lambda frame: frame[1:]),
+        ("every_document_is_scored_once", lambda frame: pl.concat([frame, frame[:1]])),
+        ("every_document_is_scored_once", lambda frame: first(frame, "text_sha256", "other")),
+        ("losses_are_finite", lambda frame: first(frame, "loss_reference", float("nan"))),
+        ("losses_are_finite", lambda frame: first(frame, "score", float("inf"))),
+        ("losses_are_finite", lambda frame: first(frame, "loss_base", -1.0)),
+        ("few_documents_without_score", lambda frame: first(frame, "score", None)),
+        ("one_selector_per_partition", lambda frame: first(frame, "selector_fingerprint", "another")),
+    ],
+)
+def test_checks_of_scores_notice(
+    pipeline: Pipeline, check: str, change: Callable[[pl.DataFrame], pl.DataFrame]
+) -> None:
+    assert not failing(pipeline, check, SHARDS[0])
+    rewrite(pipeline, "scores", change, **LETTERS_A)
+    assert failing(pipeline, check, SHARDS[0])
+
+
+def test_ids_repeated_in_another_shard_are_noticed(pipeline: Pipeline) -> None:
+    assert not failing(pipeline, "document_ids_are_unique", SHARDS[0])
+    rewrite(pipeline, "documents", lambda frame: first(frame, "doc_id", "letters.b-0"), **LETTERS_A)
+    assert failing(pipeline, "document_ids_are_unique", SHARDS[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: first(frame, "n_selected", 11),
+        lambda frame: first(frame, "fraction", 0.4),
+        lambda frame: first(frame, "threshold_score", -5.0),
+        lambda frame: first(frame, "threshold_doc_id", "zzz"),
+        lambda frame: first(frame, "tokens_selected", 1),
+    ],
+)
+def test_a_wrong_threshold_is_noticed(pipeline: Pipeline, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    rewrite(pipeline, "thresholds", change)
+    assert failing(pipeline, "thresholds_keep_the_asked_fraction")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda frame: frame[1:], lambda frame: first(frame, "selector_fingerprint", "another")]
+)
+def test_a_wrong_selection_is_noticed(pipeline: Pipeline, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    assert not failing(pipeline, "selection_is_what_the_thresholds_say")
+    rewrite(pipeline, "selected_subset", change)
+    assert failing(pipeline, "selection_is_what_the_thresholds_say")
+
+
+def test_a_training_corpus_that_is_not_its_manifest_is_noticed(pipeline: Pipeline) -> None:
+    (file,) = (Path(pipeline.lake.root.uri) / "training_corpus").glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert failing(pipeline, "training_corpus_is_its_manifest")

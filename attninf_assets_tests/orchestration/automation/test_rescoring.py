@@ -1,0 +1,269 @@
+"""What the automation requests, told tick by tick over the project's own definitions."""
+
+import datetime
+
+import dagster as dg
+import pytest
+
+from attninf_assets.definitions import definitions
+from attninf_assets_tests.support.automation_story import COVERAGE, DOWNSTREAM, PREVIEW, SCORES, Story
+
+ALL = {"letters.a", "letters.b", "notes.first"}
+FOLLOW = {asset: {""} for asset in DOWNSTREAM}
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_nothing_is_requested_of_an_empty_corpus(story: Story) -> None:
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
+def test_shards_wait_for_a_selector_then_are_scored_then_selected(story: Story) -> None:
+    story.shards(*ALL)
+    assert story.tick() == {}
+    story.made("retrieval_heads", version="heads 1")
+    assert story.tick() == {SCORES: ALL}
+    runs = {key: story.begin(SCORES, key) for key in sorted(ALL)}
+    assert story.tick() == {}
+    for key, run in runs.items():
+        story.land(run, SCORES, key, version="heads 1")
+    assert story.tick() == FOLLOW
+    for asset in sorted(DOWNSTREAM):
+        story.made(asset)
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
+def test_what_is_settled_stays_settled(story: Story) -> None:
+    story.settled()
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
+def test_an_identical_rebuild_requests_nothing(story: Story) -> None:
+    story.settled("heads 1")
+    story.made("retrieval_heads", version="heads 1")
+    story.made("raw_corpus", *ALL, version="1")
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
+def test_new_heads_request_every_shard_once(story: Story) -> None:
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    story.made(SCORES, *ALL, version="heads 2")
+    assert story.tick() == FOLLOW
+    assert story.tick() == {}
+
+
+def test_one_changed_shard_requests_that_shard(story: Story) -> None:
+    story.settled()
+    story.made("raw_corpus", "letters.b", version="2")
+    assert story.tick() == {SCORES: {"letters.b"}}
+
+
+def test_a_new_shard_is_requested_when_it_is_indexed(story: Story) -> None:
+    story.settled()
+    story.instance.add_dynamic_partitions("corpus_shards", ["notes.second"])
+    assert story.tick() == {}
+    story.made("raw_corpus", "notes.second", version="1")
+    assert story.tick() == {SCORES: {"notes.second"}}
+
+
+def test_a_failure_is_not_looped_and_holds_the_selection_back(story: Story) -> None:
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    runs = {key: story.begin(SCORES, key) for key in sorted(ALL)}
+    for key in ("letters.a", "letters.b"):
+        story.land(runs[key], SCORES, key, version="heads 2")
+    story.fail(runs["notes.first"])
+    assert [story.tick(), story.tick(), story.tick()] == [{}, {}, {}]
+    story.land(story.begin(SCORES, "notes.first"), SCORES, "notes.first", version="heads 2")
+    assert story.tick() == FOLLOW
+
+
+def test_a_first_scoring_that_failed_is_requested_again_when_its_shard_is_repaired(story: Story) -> None:
+    story.settled()
+    story.shards("notes.second")
+    assert story.tick() == {SCORES: {"notes.second"}}
+    story.fail(story.begin(SCORES, "notes.second"))
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made("raw_corpus", "notes.second", version="2")
+    assert story.tick() == {SCORES: {"notes.second"}}
+
+
+def test_a_selector_changed_while_an_old_run_is_in_flight_is_not_lost(story: Story) -> None:
+    story.settled()
+    running = story.begin(SCORES, "letters.a")
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL - {"letters.a"}}
+    story.made(SCORES, *(ALL - {"letters.a"}), version="heads 2")
+    assert story.tick() == {}
+    story.land(running, SCORES, "letters.a", version="heads 1")
+    assert story.tick() == {SCORES: {"letters.a"}}
+    story.made(SCORES, "letters.a", version="heads 2")
+    assert story.tick() == FOLLOW
+
+
+def test_a_selector_changed_in_the_half_minute_after_a_request_is_not_lost(story: Story) -> None:
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    runs = {key: story.begin(SCORES, key) for key in sorted(ALL)}
+    story.made("retrieval_heads", version="heads 3")
+    assert story.tick() == {}
+    for key, run in runs.items():
+        story.land(run, SCORES, key, version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    story.made(SCORES, *ALL, version="heads 3")
+    assert story.tick() == FOLLOW
+
+
+def test_a_backfill_by_hand_just_before_the_tick_is_asked_for_once_more_and_no_oftener(story: Story) -> None:
+    """The repetition costs no device time: a current partition is left as it is (see test_pipeline)."""
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    story.made(SCORES, *ALL, version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    story.made(SCORES, *ALL, version="heads 2")
+    assert story.tick() == FOLLOW
+    assert story.tick() == {}
+
+
+def test_a_run_of_several_shards_that_breaks_off_leaves_only_the_rest_failed(story: Story) -> None:
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    run = story.begin(SCORES, "letters.a", to="notes.first")
+    story.make(run, SCORES, "letters.a", version="heads 2")
+    assert story.tick() == {}
+    story.fail(run)
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made("retrieval_heads", version="heads 3")
+    assert story.tick() == {SCORES: ALL}
+    again = story.begin(SCORES, "letters.a", to="notes.first")
+    for key in sorted(ALL):
+        story.make(again, SCORES, key, version="heads 3")
+    story.end(again)
+    assert story.tick() == FOLLOW
+    assert story.tick() == {}
+
+
+def test_a_selector_changed_during_a_run_of_several_shards_is_not_lost_for_any_of_them(story: Story) -> None:
+    """The run itself takes the new selector up from its next shard on (see test_partition_runs)."""
+    story.settled()
+    story.made("raw_corpus", *ALL, version="2")
+    assert story.tick() == {SCORES: ALL}
+    run = story.begin(SCORES, "letters.a", to="notes.first")
+    story.make(run, SCORES, "letters.a", version="2, heads 1")
+    assert story.tick() == {}
+    story.made("retrieval_heads", version="heads 2")
+    story.make(run, SCORES, "letters.b", version="2, heads 2")
+    assert story.tick() == {SCORES: {"letters.a", "letters.b"}}
+    story.made(SCORES, "letters.a", "letters.b", version="2, heads 2")
+    assert story.tick() == {}
+    story.make(run, SCORES, "notes.first", version="2, heads 2")
+    story.end(run)
+    assert story.tick() == {SCORES: {"notes.first"}}
+    story.made(SCORES, "notes.first", version="2, heads 2")
+    assert story.tick() == FOLLOW
+
+
+def test_selection_waits_until_every_shard_is_scored_by_the_new_selector(story: Story) -> None:
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    story.tick()
+    runs = {key: story.begin(SCORES, key) for key in sorted(ALL)}
+    for key in ("letters.a", "letters.b"):
+        story.land(runs[key], SCORES, key, version="heads 2")
+        assert story.tick() == {}
+    story.land(runs["notes.first"], SCORES, "notes.first", version="heads 2")
+    assert story.tick() == FOLLOW
+
+
+def test_nightly_waits_for_the_night(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_RESCORE", "nightly")
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    evening = datetime.datetime(2026, 11, 23, 22, tzinfo=datetime.UTC)
+    night = datetime.datetime(2026, 11, 24, 2, 0, 5, tzinfo=datetime.UTC)
+    assert [story.tick(), story.tick(evening)] == [{}, {}]
+    assert story.tick(night) == {SCORES: ALL}
+    story.made(SCORES, *ALL, version="heads 2")
+    assert story.tick() == FOLLOW
+    story.made("raw_corpus", "letters.a", version="2")
+    assert [story.tick(), story.tick(night.replace(hour=15))] == [{}, {}]
+    assert story.tick(night.replace(day=25)) == {SCORES: {"letters.a"}}
+
+
+def test_nightly_a_run_in_flight_at_the_instant_is_followed_later_that_night(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_RESCORE", "nightly")
+    story.settled()
+    running = story.begin(SCORES, "letters.a")
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {}
+    assert story.tick(datetime.datetime(2026, 11, 24, 2, 0, 5, tzinfo=datetime.UTC)) == {SCORES: ALL - {"letters.a"}}
+    story.land(running, SCORES, "letters.a", version="heads 1")
+    assert story.tick() == {SCORES: {"letters.a"}}
+
+
+def test_nightly_selection_waits_with_the_stale_scores(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_RESCORE", "nightly")
+    story.settled()
+    story.made("retrieval_heads", version="heads 2")
+    story.tick()
+    story.made(SCORES, "letters.a", version="heads 2")
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
+def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_RESCORE", "on_demand")
+    assert [sensor.name for sensor in definitions().sensors or []] == ["new_shards"]
+    story.shards(*ALL)
+    story.made("retrieval_heads", version="heads 1")
+    assert story.tick() == {}
+
+
+def test_rescoring_is_off_until_it_is_turned_on_and_ingestion_is_on() -> None:
+    states = {sensor.name: sensor.default_status for sensor in definitions().sensors or []}
+    assert states == {"new_shards": dg.DefaultSensorStatus.RUNNING, "rescoring": dg.DefaultSensorStatus.STOPPED}
+
+
+def test_an_unknown_policy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_RESCORE", "weekly")
+    with pytest.raises(ValueError, match=r"ATTNINF_RESCORE='weekly': not one of at_once, nightly, on_demand"):
+        definitions()
+
+
+def test_under_a_budget_scores_wait_for_a_preview_that_succeeded(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_BUDGET", "100")
+    story.settled()
+    story.made(PREVIEW)
+    assert story.tick() == {}
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {PREVIEW: {""}}
+    preview = story.begin(PREVIEW)
+    assert story.tick() == {}
+    story.fail(preview)
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.land(story.begin(PREVIEW), PREVIEW, version="confirmed")
+    assert story.tick() == {SCORES: ALL}
+
+
+def test_coverage_is_taken_when_the_work_is_done(story: Story) -> None:
+    coverage = {COVERAGE: {""}}
+    story.settled()
+    assert story.tick(watching=[COVERAGE]) == coverage
+    story.made(COVERAGE)
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick(watching=[COVERAGE]) == {}
+    running = story.begin(SCORES, "letters.a")
+    story.made(SCORES, *(ALL - {"letters.a"}), version="heads 2")
+    assert story.tick(watching=[COVERAGE]) == {}
+    story.land(running, SCORES, "letters.a", version="heads 2")
+    assert story.tick(watching=[COVERAGE]) == coverage
+    assert story.tick(watching=[COVERAGE]) == {}

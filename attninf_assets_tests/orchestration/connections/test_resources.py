@@ -1,0 +1,141 @@
+"""Settings: none are needed, a wrong one stops everything before work starts and is named."""
+
+from pathlib import Path
+
+import pytest
+from dagster_aws.s3 import S3Resource
+
+from attninf_assets.definitions import definitions
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
+from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.selector.probe_plan import PAPER, SAMPLE
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ATTNINF_ROOT", "ATTNINF_CORPUS", "ATTNINF_SELECTOR", "ATTNINF_SAMPLE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_any_setting_everything_is_the_sample_under_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    resources = resources_from_environment()
+    lake, selector = resources["lake"], resources["selector"]
+    assert isinstance(lake, LakeResource)
+    assert isinstance(selector, SelectorResource)
+    assert lake.storage_root().uri == str(tmp_path / "data")
+    assert selector.plan == SAMPLE
+    assert list(tmp_path.iterdir()) == []  # nothing is fetched or written until something is materialized
+
+
+def test_definitions_load_without_any_setting() -> None:
+    assert definitions().resolve_all_asset_keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("ATTNINF_ROOT", "gs://bucket/x", r"ATTNINF_ROOT='gs://bucket/x'"),
+        ("ATTNINF_ROOT", "s3://", r"ATTNINF_ROOT='s3://'"),
+        ("ATTNINF_ROOT", "  ", r"ATTNINF_ROOT is set but empty"),
+        ("ATTNINF_CORPUS", "no/such/corpus.yaml", r"ATTNINF_CORPUS='no/such/corpus\.yaml': no such file"),
+        ("ATTNINF_SELECTOR", "no/such/model/dir", r"ATTNINF_SELECTOR='no/such/model/dir'"),
+        ("ATTNINF_SELECTOR", "org/name", r"ATTNINF_SELECTOR='org/name'.*revision"),
+        ("ATTNINF_SELECTOR", "@/x", r"ATTNINF_SELECTOR='@/x'.*revision"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, complaint: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=complaint):
+        definitions()
+
+
+def test_an_unknown_setting_is_named_and_its_value_which_may_be_a_secret_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ATTNINF_S3_SECRET", "hush")
+    with pytest.raises(ValueError, match=r"unknown setting ATTNINF_S3_SECRET; there are ATTNINF_ROOT") as refusal:
+        definitions()
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("source", ["org/name@main", "org/na.me-2@refs/pr/1"])
+def test_a_hub_id_with_any_kind_of_revision_is_a_selector(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setenv("ATTNINF_SELECTOR", source)
+    selector = resources_from_environment()["selector"]
+    assert isinstance(selector, SelectorResource)
+    assert selector.resolved() == source
+
+
+def test_an_s3_root_is_checked_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "a-profile-that-does-not-exist")
+    monkeypatch.setenv("ATTNINF_ROOT", "s3://bucket/prefix")
+    assert resources_from_environment()["lake"]
+    monkeypatch.setenv("ATTNINF_ROOT", "s3://bucket/pre fix")
+    with pytest.raises(ValueError, match=r"ATTNINF_ROOT='s3://bucket/pre fix'"):
+        resources_from_environment()
+
+
+def test_the_corpus_file_and_the_samples_directory_may_lie_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.yaml").write_text("domains:\n  web:\n    files: a/*.jsonl\n    format: jsonl\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ATTNINF_CORPUS", "~/corpus.yaml")
+    monkeypatch.setenv("ATTNINF_SAMPLE_DIR", "~/sample")
+    corpus = resources_from_environment()["corpus"]
+    assert isinstance(corpus, CorpusResource)
+    assert [source.root for source in corpus.config().domains] == [str(tmp_path / "a")]
+    assert corpus.sample_dir == str(tmp_path / "sample")
+
+
+def test_a_wrong_corpus_file_stops_the_definitions_naming_file_field_and_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "corpus.yaml"
+    path.write_text("domains:\n  web:\n    files: a/*.csv\n    format: csv\n")
+    monkeypatch.setenv("ATTNINF_CORPUS", str(path))
+    with pytest.raises(ValueError, match=r"(?s)corpus\.yaml.*domains\.web\.format.*csv"):
+        definitions()
+
+
+def test_a_model_directory_gets_the_papers_probe_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_SELECTOR", str(tmp_path))
+    selector = resources_from_environment()["selector"]
+    assert isinstance(selector, SelectorResource)
+    assert selector.plan == PAPER
+    assert selector.resolved() == str(tmp_path)
+
+
+def test_storage_options_come_from_the_environments_own_chain_and_show_in_no_repr(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-nobody-may-see")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setenv("ATTNINF_ROOT", "s3://bucket/prefix")
+    lake = resources_from_environment()["lake"]
+    assert isinstance(lake, LakeResource)
+    root = lake.storage_root()
+    assert root.storage_options == {
+        "AWS_ACCESS_KEY_ID": "an-id",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-nobody-may-see",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_REGION": "eu-central-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    assert "a-secret" not in repr(root) + repr(lake)
+
+
+def test_local_sources_ask_for_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "a-profile-that-does-not-exist")
+    (tmp_path / "corpus.yaml").write_text("domains:\n  web:\n    files: a/*.jsonl\n    format: jsonl\n")
+    lake = LakeResource(root=str(tmp_path / "root"), s3=S3Resource())
+    corpus = CorpusResource(file=str(tmp_path / "corpus.yaml"), sample_dir=str(tmp_path), lake=lake)
+    assert corpus.shards() == []
+    assert corpus.source_options() == {}

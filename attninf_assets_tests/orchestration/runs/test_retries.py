@@ -1,0 +1,119 @@
+"""What is tried again and what is not, on real assets that fail a given number of times."""
+
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+from deltalake.exceptions import CommitFailedError
+
+from attninf_assets.influence.runtime.devices import DevicesBusyError
+from attninf_assets.orchestration.runs import retries
+from attninf_assets.orchestration.runs.retries import is_transient, transient_faults_retried
+from attninf_assets.store.root import Root
+from attninf_assets.store.tables import Lake
+
+
+def lost_race() -> Exception:
+    error = RuntimeError("lost all attempts to other writers")
+    error.__cause__ = CommitFailedError("conflict")
+    return error
+
+
+def attempts(fault: Callable[[], BaseException], *, n_faults: int) -> tuple[bool, int]:
+    """Whether an asset that fails so often ends well, and how often it was tried."""
+    tried: list[int] = []
+
+    @dg.asset
+    @transient_faults_retried
+    def flaky(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        tried.append(context.retry_number)
+        if len(tried) <= n_faults:
+            raise fault()
+        return dg.MaterializeResult()
+
+    result = dg.materialize([flaky], raise_on_error=False)
+    assert tried == list(range(len(tried)))
+    return result.success, len(tried)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: OSError("AWS Error NETWORK_CONNECTION during HeadObject"),
+        lambda: OSError("AWS Error SLOW_DOWN during PutObject operation (HTTP status 503)"),
+        lambda: ConnectionResetError(104, "reset by peer"),
+        lambda: TimeoutError("timed out"),
+        lambda: CommitFailedError("conflict"),
+        lambda: DevicesBusyError("all 2 devices are in use"),
+        lost_race,
+    ],
+)
+def test_transient_faults_are_tried_again(fault: Callable[[], BaseException]) -> None:
+    assert attempts(fault, n_faults=2) == (True, 3)
+
+
+def test_a_fault_that_stays_fails_after_three_retries() -> None:
+    assert attempts(lambda: OSError("storage is down"), n_faults=99) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: ValueError("row 7 is no longer document 'x'"),
+        lambda: FileNotFoundError(2, "no such file"),
+        lambda: PermissionError(13, "denied"),
+        lambda: OSError(28, "the disk is full"),
+        lambda: OSError(122, "quota exceeded"),
+        lambda: OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"),
+        lambda: OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+        lambda: OSError("AWS Error UNKNOWN (HTTP status 403) during HeadObject operation"),
+        lambda: OSError("Server returned non-2xx status code 403 Forbidden"),
+        lambda: AssertionError("every indexed document has a score row"),
+        lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        lambda: dg.Failure("refused", allow_retries=False),
+    ],
+)
+def test_lasting_faults_are_not_tried_again(fault: Callable[[], BaseException]) -> None:
+    assert attempts(fault, n_faults=1) == (False, 1)
+
+
+@pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_not_tried_again_whichever_library_meets_them(s3_root: Root, wrong: str) -> None:
+    root = Root.at(s3_root.uri, {**s3_root.storage_options, wrong: "wrong"})
+    attempts: list[Callable[[], object]] = [
+        lambda: Lake(root).read("scores"),
+        lambda: root.read_bytes("x"),
+        lambda: root.write_bytes("x", b"x"),
+        lambda: root.list("tables"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OSError, match=r"AWS Error|403 Forbidden") as refusal:
+            attempt()
+        assert not is_transient(refusal.value)
+
+
+def test_what_is_waited_for_is_said_each_time(capfd: pytest.CaptureFixture[str]) -> None:
+    assert attempts(lambda: OSError("storage is down"), n_faults=99) == (False, 4)
+    told = capfd.readouterr().err
+    assert [f"OSError: storage is down; tried again in 0 s, {n} of 3 times" in told for n in range(1, 6)] == [
+        *[True] * 3,
+        *[False] * 2,
+    ]
+
+
+def test_every_asset_that_stores_something_is_tried_again() -> None:
+    from attninf_assets.definitions import definitions
+
+    names = {"raw_corpus", "selector_model", "retrieval_probes", "retrieval_heads", "attention_influence_scores"}
+    names |= {"score_thresholds", "selected_subset", "training_corpus"}
+    wrapped = {
+        asset.key.to_user_string()
+        for asset in definitions().resolve_asset_graph().assets_defs
+        if asset.keys and hasattr(asset.op.compute_fn.decorated_fn, "__wrapped__")  # type: ignore[union-attr]
+    }
+    assert wrapped >= names

@@ -1,0 +1,176 @@
+"""Daemon, webserver and run processes together: files land, scores appear, the selector changes, things are killed."""
+
+import dataclasses
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from attninf_assets.orchestration.runs.liveness import is_dead
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.selector.stored import current_selector
+from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
+from benchmarks.rigs.live import Live, live_system, prepare_home, until
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
+SCORES = dg.AssetKey("attention_influence_scores")
+_PID = re.compile(r"pid: (\d+)")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """Three shards that landed an hour ago; nothing is known of them."""
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    for path in (tmp_path / "source").rglob("*.*"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    return pipeline
+
+
+@pytest.fixture
+def live(pipeline: Pipeline, tmp_path: Path) -> Iterator[Live]:
+    with live_system(tmp_path / "home") as live:
+        yield live
+
+
+def scored_by(pipeline: Pipeline) -> dict[str, set[str]]:
+    """The selectors of every shard's scores, from the table."""
+    rows = pipeline.rows("scores").select("domain", "shard", "selector_fingerprint").unique().to_dicts()
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(f"{row['domain']}.{row['shard']}", set()).add(row["selector_fingerprint"])
+    return found
+
+
+def scorings(instance: dg.DagsterInstance) -> Counter[str]:
+    """How often each shard's scores were materialized."""
+    records = instance.fetch_materializations(SCORES, limit=100).records
+    return Counter(record.partition_key or "" for record in records)
+
+
+def paid(pipeline: Pipeline) -> dict[str, Counter[str]]:
+    """How many documents of every shard each selector has scored, in all runs together."""
+    found: dict[str, Counter[str]] = {}
+    for row in pipeline.rows("scoring_runs").to_dicts():
+        by_selector = found.setdefault(row["selector_fingerprint"], Counter())
+        by_selector[f"{row['domain']}.{row['shard']}"] += row["n_scored"] + row["n_resumed"]
+    return found
+
+
+def shards_of(run: dg.DagsterRun) -> tuple[str | None, str | None]:
+    """The first and the last partition of a run."""
+    ends = (run.tags.get("dagster/asset_partition_range_start"), run.tags.get("dagster/asset_partition_range_end"))
+    return ends if any(ends) else (run.tags.get("dagster/partition"),) * 2
+
+
+def ended_well(live: Live, instance: dg.DagsterInstance, run_id: str) -> None:
+    def status() -> dg.DagsterRunStatus | None:
+        run = instance.get_run_by_id(run_id)
+        return run.status if run and run.is_finished else None
+
+    assert live.wait(f"run {run_id}", status) is dg.DagsterRunStatus.SUCCESS
+
+
+def scoring_process(instance: dg.DagsterInstance) -> tuple[str, int] | None:
+    """Id and process of a scoring run that is at work."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if SCORES in (run.asset_selection or ()):
+            for record in instance.all_logs(run.run_id):
+                if (found := _PID.search(record.message)) is not None:
+                    return run.run_id, int(found[1])
+    return None
+
+
+def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: Live, pipeline: Pipeline) -> None:
+    with live.instance() as instance:
+        heads = live.materialize(*SELECTOR, config=PROBES)
+        live.start_sensor("rescoring")
+        ended_well(live, instance, heads)
+        first = current_selector(pipeline.lake.root).selector.fingerprint
+        live.wait("scores of every shard", lambda: scored_by(pipeline) == {key: {first} for key in SHARDS})
+        live.wait("three materializations", lambda: scorings(instance).total() >= 3)
+        assert scorings(instance) == Counter(SHARDS)
+
+        zero = live.materialize("retrieval_heads", config={"retrieval_heads": {"config": {"mask": "zero"}}})
+        ended_well(live, instance, zero)
+        second = current_selector(pipeline.lake.root).selector.fingerprint
+        assert second != first
+        killed, process = live.wait("a scoring run at work", lambda: scoring_process(instance))
+        os.kill(process, signal.SIGKILL)
+        live.wait("scores by the new selector", lambda: scored_by(pipeline) == {key: {second} for key in SHARDS})
+        live.wait("all of them", lambda: not scorings(instance) < Counter(SHARDS * 2))
+        assert scorings(instance) <= Counter(SHARDS * 3)  # a shard that the killed run finished is found current
+        assert paid(pipeline) == {first: Counter(dict.fromkeys(SHARDS, 25)), second: Counter(dict.fromkeys(SHARDS, 25))}
+        run = instance.get_run_by_id(killed)
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        again = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
+        assert [shards_of(retried) for retried in again] == [shards_of(run)]
+
+        live.wait("selection and mix", lambda: pipeline.lake.root.exists("training_corpus/manifest.json"))
+    answer = live.ask(
+        """{ assetNodeOrError(assetKey: {path: ["attention_influence_scores"]}) { ... on AssetNode {
+        partitionStats { numMaterialized numPartitions numFailed }
+        latestMaterializationByPartition { partition metadataEntries { label ... on TextMetadataEntry { text } } }
+        } } }"""
+    )["assetNodeOrError"]
+    assert answer["partitionStats"] == {"numMaterialized": 3, "numPartitions": 3, "numFailed": 0}
+    shown = {
+        m["partition"]: {entry["text"]}
+        for m in answer["latestMaterializationByPartition"]
+        for entry in m["metadataEntries"]
+        if entry["label"] == "selector_fingerprint"
+    }
+    assert shown == scored_by(pipeline)
+
+
+def statuses(instance: dg.DagsterInstance, backfill: str) -> Counter[dg.DagsterRunStatus]:
+    """The runs of a backfill by status."""
+    runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+    return Counter(run.status for run in runs)
+
+
+def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_PARTITIONS_PER_RUN", "1")
+    home = tmp_path / "home"
+    prepare_home(home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions(CORPUS_SHARDS, SHARDS)
+        pipeline = dataclasses.replace(pipeline, instance=instance)
+        for key in SHARDS:
+            pipeline.run(["raw_corpus"], key)
+        pipeline.run(SELECTOR, config=PROBES)
+
+        def at_work() -> tuple[str, int] | None:
+            """A scoring that holds the device, while others wait for it."""
+            holders = instance.event_log_storage.get_concurrency_info("gpu").active_run_ids
+            found = scoring_process(instance)
+            waiting = statuses(instance, backfill)[dg.DagsterRunStatus.QUEUED]
+            return found if found and found[0] in holders and waiting else None
+
+        with live_system(home) as live:
+            backfill = live.backfill("attention_influence_scores", SHARDS)
+            killed, _ = live.wait("a scoring at work", at_work)
+            live.kill()
+        until("the death of the run's process", lambda: is_dead(home / "living_runs" / killed))
+        assert statuses(instance, backfill)[dg.DagsterRunStatus.STARTED] == 1
+        with live_system(home) as live:
+            live.wait(
+                "the backfill's end",
+                lambda: instance.get_backfills()[0].status.value.startswith("COMPLETED"),
+                seconds=600,
+            )
+        assert statuses(instance, backfill) == {dg.DagsterRunStatus.FAILURE: 1, dg.DagsterRunStatus.SUCCESS: 3}
+        (retried,) = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
+        assert retried.status is dg.DagsterRunStatus.SUCCESS
+        fingerprint = current_selector(pipeline.lake.root).selector.fingerprint
+        assert scored_by(pipeline) == {key: {fingerprint} for key in SHARDS}
+        assert paid(pipeline) == {fingerprint: Counter(dict.fromkeys(SHARDS, 25))}
+        assert instance.event_log_storage.get_concurrency_info("gpu").active_run_ids == set()

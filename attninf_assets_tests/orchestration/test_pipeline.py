@@ -1,0 +1,283 @@
+"""The assets together: what a first run leaves, what a second run costs, what a change touches."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from attninf_assets.influence.model.masking import Head
+from attninf_assets.selector.stored import current_selector
+from attninf_assets_tests.support.pipeline import (
+    PROBES,
+    SELECTION,
+    SELECTOR,
+    SHARDS,
+    Pipeline,
+    build_pipeline,
+    materialized,
+)
+from attninf_assets_tests.support.planted_model import PLANTED
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A pipeline in which everything was materialized once; tests that change it build their own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        pipeline = build_pipeline(tmp_path_factory.mktemp("finished"), monkeypatch)
+        pipeline.run_everything()
+        yield pipeline
+
+
+def test_the_planted_head_becomes_the_retrieval_head(finished: Pipeline) -> None:
+    heads = finished.rows("head_scores").filter("is_retrieval_head")
+    assert [Head(row["layer"], row["head"]) for row in heads.to_dicts()] == [PLANTED]
+    others = finished.rows("head_scores").filter(~pl.col("is_retrieval_head"))
+    assert heads["retrieval_score"].item() > 0.5 > 4 * others.select(pl.max("retrieval_score")).item()
+
+
+def test_every_document_has_one_score_by_the_selector_in_use(finished: Pipeline) -> None:
+    documents, scores = finished.rows("documents"), finished.rows("scores")
+    fingerprint = current_selector(finished.lake.root).selector.fingerprint
+    assert sorted(scores["doc_id"]) == sorted(documents["doc_id"])
+    assert set(scores["selector_fingerprint"]) == {fingerprint}
+    error = (pl.col("score") - (pl.col("loss_reference") / pl.col("loss_base") - 1)).abs().max()
+    assert scores.select(error).item() < 1e-9
+
+
+def test_repetition_is_what_the_planted_head_is_paid_for(finished: Pipeline) -> None:
+    """The planted head only helps where a text repeats itself, so the repeated documents score highest."""
+    scores = finished.rows("scores").join(finished.rows("documents"), on=["domain", "shard", "doc_id"])
+    repeated = pl.col("source_row") % 5 == 0
+    lowest, highest = scores.filter(repeated).select(pl.min("score")), scores.filter(~repeated).select(pl.max("score"))
+    assert lowest.item() > highest.item()
+
+
+def test_the_top_fifth_of_each_domain_is_selected(finished: Pipeline) -> None:
+    thresholds = finished.rows("thresholds").sort("domain")
+    assert thresholds.select("domain", "n_documents", "n_selected").rows() == [("letters", 50, 10), ("notes", 25, 5)]
+    for row in thresholds.to_dicts():
+        scores = finished.rows("scores").filter(domain=row["domain"]).sort("score", "doc_id", descending=True)
+        chosen = finished.rows("selected_subset").filter(domain=row["domain"])
+        assert set(chosen["doc_id"]) == set(scores["doc_id"][: row["n_selected"]])
+
+
+def test_the_training_corpus_is_the_corpus_and_the_selected_subset(finished: Pipeline) -> None:
+    rows = pl.read_parquet(Path(finished.lake.root.uri) / "training_corpus" / "*.parquet")
+    assert sorted(rows.filter(source="corpus")["doc_id"]) == sorted(finished.rows("documents")["doc_id"])
+    assert sorted(rows.filter(source="selected")["doc_id"]) == sorted(finished.rows("selected_subset")["doc_id"])
+    assert rows.filter(source="corpus")["doc_id"].to_list() != sorted(rows.filter(source="corpus")["doc_id"])
+
+
+def test_a_second_run_writes_nothing_anywhere(finished: Pipeline) -> None:
+    tables = ["documents", "quarantine", "head_scores", "scores", "thresholds"]
+    before = {name: finished.lake.version(name) for name in tables if name != "head_scores"}
+    for key in SHARDS:
+        finished.run(["raw_corpus"], key)
+    heads = materialized(finished.run(SELECTOR, config=PROBES), "retrieval_heads")
+    scored = [
+        materialized(finished.run(["attention_influence_scores"], key), "attention_influence_scores") for key in SHARDS
+    ]
+    mix = materialized(finished.run(SELECTION), "training_corpus")
+    assert heads["detection_reused"] is True
+    assert [s["documents_scored"] for s in scored] == [0, 0, 0]
+    assert [s["documents_reused"] for s in scored] == [25, 25, 25]
+    assert mix["rewritten"] is False
+    assert {name: finished.lake.version(name) for name in before} == before
+
+
+def test_all_checks_pass(finished: Pipeline) -> None:
+    results = [
+        *finished.run(["raw_corpus", "attention_influence_scores"], SHARDS[0]).get_asset_check_evaluations(),
+        *finished.run([*SELECTOR, *SELECTION], config=PROBES).get_asset_check_evaluations(),
+    ]
+    assert {r.check_name for r in results} >= {
+        "document_ids_are_unique",
+        "every_document_is_scored_once",
+        "losses_are_finite",
+        "one_selector_per_partition",
+        "retrieval_heads_matter",
+        "thresholds_keep_the_asked_fraction",
+        "selection_is_what_the_thresholds_say",
+        "training_corpus_is_its_manifest",
+    }
+    # One masked head is the whole set, so it cannot be called dominating.
+    assert [r.check_name for r in results if not r.passed] == []
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A pipeline of the test's own, scored once."""
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    pipeline.run(["raw_corpus"], SHARDS[0])
+    pipeline.run(SELECTOR, config=PROBES)
+    pipeline.run(["attention_influence_scores"], SHARDS[0])
+    return pipeline
+
+
+def test_changing_one_document_rescores_one_document(pipeline: Pipeline) -> None:
+    before = pipeline.rows("scores")
+    texts = pl.read_parquet(pipeline.directory / "source/letters/a.parquet")["text"].to_list()
+    pipeline.write_shard("letters.a", ["An entirely new sentence stands here now.", *texts[1:]])
+    pipeline.run(["raw_corpus"], "letters.a")
+    result = materialized(pipeline.run(["attention_influence_scores"], "letters.a"), "attention_influence_scores")
+    after = pipeline.rows("scores")
+    assert (result["documents_scored"], result["documents_reused"]) == (1, 24)
+    unchanged = pl.col("doc_id") != "letters.a-0"
+    assert before.filter(unchanged).sort("doc_id").equals(after.filter(unchanged).sort("doc_id"))
+    assert len(after) == 25
+
+
+def test_a_document_that_left_the_corpus_leaves_the_scores(pipeline: Pipeline) -> None:
+    texts = pl.read_parquet(pipeline.directory / "source/letters/a.parquet")["text"].to_list()
+    pipeline.write_shard("letters.a", texts[:-1])
+    pipeline.run(["raw_corpus"], "letters.a")
+    result = materialized(pipeline.run(["attention_influence_scores"], "letters.a"), "attention_influence_scores")
+    assert (result["documents_scored"], result["documents_reused"]) == (0, 24)
+    assert len(pipeline.rows("scores")) == 24
+
+
+def test_a_source_that_changed_after_indexing_is_never_scored_under_the_old_id(pipeline: Pipeline) -> None:
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    texts = pl.read_parquet(pipeline.directory / "source/letters/a.parquet")["text"].to_list()
+    pipeline.write_shard("letters.a", [*texts[:7], "Swapped behind our back.", *texts[8:]])
+    with pytest.raises(ValueError, match=r"a\.parquet: row 7 is no longer document 'letters\.a-7'.*raw_corpus"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+
+
+def test_another_selector_rescores_everything_and_rows_never_mix(pipeline: Pipeline) -> None:
+    before = current_selector(pipeline.lake.root).selector
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    after = current_selector(pipeline.lake.root).selector
+    assert before.fingerprint != after.fingerprint
+    result = materialized(pipeline.run(["attention_influence_scores"], "letters.a"), "attention_influence_scores")
+    assert result["documents_scored"] == 25
+    assert set(pipeline.rows("scores")["selector_fingerprint"]) == {after.fingerprint}
+    assert set(pipeline.rows("head_scores")["selector_fingerprint"]) == {before.fingerprint, after.fingerprint}
+
+
+def test_data_versions_change_with_content_and_selector_only(pipeline: Pipeline) -> None:
+    def versions(*assets: str) -> dict[str, str]:
+        keys = [
+            (name, "letters.a" if name in ("raw_corpus", "attention_influence_scores") else None) for name in assets
+        ]
+        found = {}
+        for name, key in keys:
+            record = pipeline.instance.fetch_materializations(
+                dg.AssetRecordsFilter(dg.AssetKey(name), asset_partitions=[key] if key else None), limit=1
+            ).records[0]
+            assert record.asset_materialization is not None
+            found[name] = (record.asset_materialization.tags or {})["dagster/data_version"]
+        return found
+
+    everything = ("raw_corpus", *SELECTOR, "attention_influence_scores")
+    first = versions(*everything)
+    pipeline.run(["raw_corpus"], "letters.a")
+    pipeline.run(SELECTOR, config=PROBES)
+    pipeline.run(["attention_influence_scores"], "letters.a")
+    assert versions(*everything) == first
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"max_tokens": 100}}})
+    pipeline.run(["attention_influence_scores"], "letters.a")
+    changed = versions(*everything)
+    assert {name for name in everything if changed[name] != first[name]} == {
+        "retrieval_heads",
+        "attention_influence_scores",
+    }
+
+
+def test_thresholds_wait_until_every_domain_is_complete(pipeline: Pipeline) -> None:
+    pipeline.run(["raw_corpus"], "notes.first")
+    with pytest.raises(ValueError, match=r"without a current score in notes \(0 of 25\)"):
+        pipeline.run(SELECTION)
+    allowed = {"score_thresholds": {"config": {"min_coverage": 0.0}}}
+    pipeline.run(["score_thresholds"], config=allowed)
+    assert pipeline.rows("thresholds")["domain"].to_list() == ["letters"]
+
+
+def test_a_broken_shard_fails_alone(pipeline: Pipeline) -> None:
+    (pipeline.directory / "source/letters/b.parquet").write_bytes(b"PAR1 but not for long")
+    with pytest.raises(ValueError, match=r"b\.parquet"):
+        pipeline.run(["raw_corpus"], "letters.b")
+    pipeline.run(["raw_corpus"], "notes.first")
+    assert set(pipeline.rows("documents")["shard"]) == {"a", "first"}
+
+
+def test_refused_rows_are_quarantined_with_a_reason_and_the_rest_goes_on(pipeline: Pipeline) -> None:
+    pipeline.write_shard("notes.first", ["fine here", "", "fine there"])
+    result = pipeline.run(["raw_corpus"], "notes.first")
+    assert pipeline.rows("quarantine").select("shard", "source_row", "reason").rows() == [("first", 1, "text is empty")]
+    assert len(pipeline.rows("documents", domain="notes", shard="first")) == 2
+    failed = [r.check_name for r in result.get_asset_check_evaluations() if not r.passed]
+    assert failed == ["quarantine_is_small"]
+
+
+def test_an_id_that_another_shard_has_is_refused(pipeline: Pipeline) -> None:
+    path = pipeline.directory / "source/letters/b.parquet"
+    pl.DataFrame({"id": ["letters.a-3", "new"], "text": ["one text", "another text"]}).write_parquet(path)
+    pipeline.run(["raw_corpus"], "letters.b")
+    assert pipeline.rows("documents", domain="letters", shard="b")["doc_id"].to_list() == ["new"]
+    assert "letters.a-3" in pipeline.rows("quarantine")["reason"].item()
+
+
+def test_the_manifest_says_what_the_mix_was_made_from(finished: Pipeline) -> None:
+    manifest = json.loads((Path(finished.lake.root.uri) / "training_corpus/manifest.json").read_text())
+    assert manifest["provenance"]["selector_fingerprint"] == current_selector(finished.lake.root).selector.fingerprint
+    assert {row["domain"]: row["n_selected"] for row in manifest["provenance"]["selection"]} == {
+        "letters": 10,
+        "notes": 5,
+    }
+
+
+def test_a_mix_of_a_selection_that_is_not_the_thresholds_is_refused_and_a_new_selection_is_mixed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    pipeline.run_everything()
+    half = {"score_thresholds": {"config": {"fraction": 0.5}}}
+    pipeline.run(["score_thresholds"], config=half)
+    with pytest.raises(ValueError, match=r"domain 'letters': 10 documents are selected, its threshold says 25"):
+        pipeline.run(["training_corpus"])
+    mix = materialized(pipeline.run(["selected_subset", "training_corpus"]), "training_corpus")
+    assert mix["rewritten"] is True
+    assert mix["dagster/row_count"] == 75 + 25 + 13
+
+
+def test_selection_and_mix_before_their_inputs_say_what_to_materialize(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="materialize retrieval_heads first"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+    pipeline.run(SELECTOR, config=PROBES)
+    for asset, first in [("selected_subset", "score_thresholds"), ("training_corpus", "score_thresholds")]:
+        with pytest.raises(ValueError, match=f"materialize {first}"):
+            pipeline.run([asset])
+    with pytest.raises(ValueError, match=r"letters\.a is not indexed: materialize raw_corpus"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+
+
+def test_after_a_new_selector_the_old_selection_is_not_mixed(pipeline: Pipeline) -> None:
+    pipeline.run(SELECTION)
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    with pytest.raises(ValueError, match="not by the selector in use"):
+        pipeline.run(["training_corpus"])
+    with pytest.raises(ValueError, match="materialize score_thresholds first"):
+        pipeline.run(["selected_subset"])
+
+
+def test_a_selector_of_another_scoring_version_scores_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attninf_assets.selector.stored.SCORING_VERSION", 999)
+    with pytest.raises(ValueError, match=r"scoring version 1, this code of 999: materialize retrieval_heads"):
+        pipeline.run(["attention_influence_scores"], "letters.a")
+
+
+def test_heads_that_do_not_matter_are_not_put_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    monkeypatch.setattr("attninf_assets.influence.evidence.MIN_EFFECT", 1e6)
+    with pytest.raises(ValueError, match="the heads found do not matter"):
+        pipeline.run(SELECTOR, config=PROBES)
+    assert not pipeline.lake.root.exists("selectors/current.json")

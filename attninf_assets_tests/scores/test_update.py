@@ -1,0 +1,154 @@
+"""Bringing a partition's scores up to date, through kills, reruns and readers."""
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from attninf_assets.corpus.documents import Shard
+from attninf_assets.influence.engine import Engine
+from attninf_assets.scores.staging import StagedScores
+from attninf_assets.scores.update import update_partition_scores
+from attninf_assets.store.root import Root
+from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.crashes import (
+    SELECTOR,
+    ScoringRuns,
+    indexed_shard,
+    journalled_engine,
+    rows_of,
+    update,
+)
+
+
+def test_a_killed_run_is_continued_and_repeats_at_most_a_chunk(root: Root, tmp_path: Path) -> None:
+    runs = ScoringRuns(root, tmp_path)
+    assert runs.n_chunks >= 15
+    for number, (begun, after) in enumerate(runs.points(6 if root.is_local else 3)):
+        outcome = runs.kill_and_run_again(f"point-{number}", begun=begun, after=after)
+        assert outcome.whole_between, outcome
+        assert outcome.right, outcome
+        assert outcome.chunks_repeated <= 1, outcome
+        assert outcome.documents_repeated <= outcome.largest_chunk, outcome
+    assert rows_of(runs.lake, indexed_shard(runs.lake, tmp_path, "untouched")).equals(runs.old)
+
+
+def test_readers_see_all_old_rows_or_all_new_ones_at_every_instant(tmp_path: Path) -> None:
+    runs = ScoringRuns(Root.at(tmp_path / "root"), tmp_path)
+    shard = indexed_shard(runs.lake, tmp_path, "watched")
+    process = runs.start(shard)
+    seen = []
+    while process.is_alive():
+        rows = rows_of(runs.lake, shard)
+        seen.append("old" if rows.equals(runs.old) else "new" if rows.equals(runs.right) else "neither")
+    assert len(seen) > 3
+    assert set(seen) <= {"old", "new"}
+    assert seen == sorted(seen, reverse=True)
+    assert rows_of(runs.lake, shard).equals(runs.right)
+
+
+def _no_engine() -> Engine:
+    raise AssertionError("nothing has to be scored, so nothing may be loaded")
+
+
+def _frame(lake: Lake, table: str) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(lake.read(table)))
+
+
+def test_every_committed_run_leaves_a_row_that_says_what_it_cost(root: Root, tmp_path: Path) -> None:
+    lake = Lake(root)
+    shard = indexed_shard(lake, tmp_path, "a", n_documents=30)
+    first = update(root, shard, tmp_path / "journal")
+    again = update_partition_scores(lake, shard, SELECTOR, load=_no_engine, storage_options={})
+    assert (again.was_current, again.n_reused, again.table) == (True, 30, first.table)
+    shrunk = _frame(lake, "documents").head(20).to_arrow().cast(TABLES["documents"])
+    lake.replace("documents", shrunk, where={"domain": "web", "shard": "a"})
+    update_partition_scores(lake, shard, SELECTOR, load=_no_engine, storage_options={})
+    runs = _frame(lake, "scoring_runs").sort("scores_version")
+    columns = ["domain", "shard", "n_scored", "n_resumed", "n_reused", "device"]
+    assert runs.select(columns).rows() == [("web", "a", 30, 0, 0, "cpu"), ("web", "a", 0, 0, 20, None)]
+    assert runs["scores_version"].to_list() == [first.version, lake.version("scores")]
+    assert runs["tokens_scored"].to_list() == [first.tokens_scored, 0]
+    assert first.tokens_scored == sum(first.table["n_tokens"].to_pylist())
+    assert set(runs["selector_fingerprint"]) == {SELECTOR.fingerprint}
+    assert (runs["seconds"] > 0).all()
+
+
+def test_the_scores_of_the_selector_before_stay_readable_by_version(root: Root, tmp_path: Path) -> None:
+    lake = Lake(root)
+    shard = indexed_shard(lake, tmp_path, "a", n_documents=20)
+    before, rows = lake.version("scores"), rows_of(lake, shard)
+    update(root, shard, tmp_path / "journal")
+    assert not rows_of(lake, shard).equals(rows)
+    old = pl.DataFrame(pl.from_arrow(lake.read("scores", version=before)))
+    assert old.sort("doc_id").drop("scored_at", "shard").equals(rows)
+
+
+@pytest.mark.parametrize("year", [1970, 2261])
+def test_no_clock_decides_which_scores_are_current(tmp_path: Path, year: int) -> None:
+    """A machine with a wrong clock wrote the old scores, staged some chunks and recorded a run."""
+    root = Root.at(tmp_path / "root")
+    lake = Lake(root)
+    shard = indexed_shard(lake, tmp_path, "a", n_documents=30)
+    when = pl.lit(datetime.datetime(year, 1, 1, tzinfo=datetime.UTC)).cast(pl.Datetime("us", "UTC"))
+    old = _frame(lake, "scores").with_columns(scored_at=when)
+    lake.replace("scores", old.to_arrow().cast(TABLES["scores"]))
+    staged = old.head(12).with_columns(n_tokens=pl.lit(7, pl.Int64), loss_base=pl.lit(3.0))
+    StagedScores(root, SELECTOR.fingerprint, "web", "a").add(staged.to_arrow())
+    result = update(root, shard, tmp_path / "journal")
+    assert (result.n_reused, result.n_resumed, result.n_scored) == (0, 12, 18)
+    rows = _frame(lake, "scores").sort("doc_id")
+    assert set(rows["selector_fingerprint"]) == {SELECTOR.fingerprint}
+    assert rows["n_tokens"].to_list()[:12] == [7] * 12
+    assert update(root, shard, tmp_path / "journal").was_current
+
+
+def test_what_a_run_killed_after_its_commit_left_staged_is_cleared_by_the_next(tmp_path: Path) -> None:
+    root = Root.at(tmp_path / "root")
+    shard = indexed_shard(Lake(root), tmp_path, "a", n_documents=10)
+    result = update(root, shard, tmp_path / "journal")
+    staging = StagedScores(root, SELECTOR.fingerprint, "web", "a")
+    staging.add(result.table)
+    assert update_partition_scores(Lake(root), shard, SELECTOR, load=_no_engine, storage_options={}).was_current
+    assert len(staging.read()) == 0
+
+
+def test_rows_in_another_order_are_current_too(tmp_path: Path) -> None:
+    root = Root.at(tmp_path / "root")
+    lake = Lake(root)
+    shard = indexed_shard(lake, tmp_path, "a", n_documents=10)
+    update(root, shard, tmp_path / "journal")
+    lake.replace("scores", _frame(lake, "scores").reverse().to_arrow().cast(TABLES["scores"]))
+    assert update_partition_scores(lake, shard, SELECTOR, load=_no_engine, storage_options={}).was_current
+
+
+def test_a_shard_that_was_never_indexed_is_refused(tmp_path: Path) -> None:
+    lake = Lake(Root.at(tmp_path / "root"))
+    shard = Shard("web", "a", str(tmp_path / "none"), "jsonl", "text", "id")
+    with pytest.raises(ValueError, match=r"web\.a is not indexed: materialize raw_corpus"):
+        update_partition_scores(lake, shard, SELECTOR, load=_no_engine, storage_options={})
+
+
+def test_an_interrupt_stages_what_was_scored_before_it(tmp_path: Path) -> None:
+    root = Root.at(tmp_path / "root")
+    lake = Lake(root)
+    shard = indexed_shard(lake, tmp_path, "a", n_documents=40)
+    seen = 0
+
+    def interrupt(_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 2:
+            raise KeyboardInterrupt
+
+    def engine() -> Engine:
+        return replace(journalled_engine(tmp_path / "journal"), on_chunk=interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        update_partition_scores(lake, shard, SELECTOR, load=engine, storage_options={})
+    staged = len(StagedScores(root, SELECTOR.fingerprint, "web", "a").read())
+    assert 0 < staged < 40
+    assert update(root, shard, tmp_path / "journal").n_resumed == staged

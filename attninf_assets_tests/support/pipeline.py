@@ -1,0 +1,114 @@
+"""The whole project over a small corpus and the planted model: real files, real tables, real Dagster, in seconds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+
+from attninf_assets.definitions import definitions
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.store.root import Root
+from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.planted_model import planted_model
+from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+
+PROBES = {"retrieval_probes": {"config": {"n_probes": 6, "probe_tokens": 900}}}
+SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
+SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
+SHARDS = ["letters.a", "letters.b", "notes.first"]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The project's definitions over one root, and an instance that remembers runs and partitions."""
+
+    directory: Path
+    lake: Lake
+    instance: dg.DagsterInstance
+
+    def run(
+        self,
+        assets: list[str],
+        key: str | None = None,
+        *,
+        to: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        raise_on_error: bool = True,
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize assets, their checks included: one partition, or in one run all from `key` to `to`."""
+        partitions = {"dagster/asset_partition_range_start": key or "", "dagster/asset_partition_range_end": to or ""}
+        return (
+            definitions()
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(name) for name in assets],
+                partition_key=None if to else key,
+                tags=partitions if to else None,
+                run_config={"ops": {name: value for name, value in (config or {}).items() if name in assets}},
+                raise_on_error=raise_on_error,
+            )
+        )
+
+    def run_everything(self) -> None:
+        """Materialize every asset once."""
+        for key in SHARDS:
+            self.run(["raw_corpus"], key)
+        self.run(SELECTOR, config=PROBES)
+        for key in SHARDS:
+            self.run(["attention_influence_scores"], key)
+        self.run(SELECTION)
+
+    def rows(self, table: str, **where: str) -> pl.DataFrame:
+        frame = pl.from_arrow(self.lake.read(table, where=where))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def write_shard(self, key: str, texts: list[str]) -> None:
+        """Put a source file of these texts in place of the shard's."""
+        domain, name = key.split(".")
+        path = self.directory / "source" / domain / (f"{name}.parquet" if domain == "letters" else f"{name}.jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ids = [f"{key}-{number}" for number in range(len(texts))]
+        if domain == "letters":
+            pl.DataFrame({"id": ids, "text": texts}).write_parquet(path)
+        else:
+            lines = [json.dumps({"key": i, "body": text}) for i, text in zip(ids, texts, strict=True)]
+            path.write_text("\n".join(lines) + "\n")
+
+
+def materialized(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, Any]:
+    """Metadata of the asset's materialization in a run."""
+    (materialization,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def build_pipeline(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A fresh pipeline under `directory`: three shards in two domains and the planted model, nothing materialized."""
+    corpus = {
+        "letters": {"files": "source/letters/*.parquet", "format": "parquet", "id_column": "id"},
+        "notes": {"files": "source/notes/*.jsonl", "format": "jsonl", "text_column": "body", "id_column": "key"},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "corpus.yaml").write_text(yaml.safe_dump({"domains": corpus}))
+    model = directory / "model"
+    planted_model().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    monkeypatch.setenv("ATTNINF_ROOT", str(directory / "root"))
+    monkeypatch.setenv("ATTNINF_CORPUS", str(directory / "corpus.yaml"))
+    monkeypatch.setenv("ATTNINF_SELECTOR", str(model))
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions(CORPUS_SHARDS, SHARDS)
+    pipeline = Pipeline(directory, Lake(Root.at(directory / "root")), instance)
+    plain = sentences()
+    for number, key in enumerate(SHARDS):
+        texts = plain[number * 25 : (number + 1) * 25]
+        repeated = [f"{text} {text}" if n % 5 == 0 else text for n, text in enumerate(texts)]
+        pipeline.write_shard(key, repeated)
+    return pipeline
