@@ -14,10 +14,10 @@ from attninf_assets.orchestration.automation.new_shards import ingest_job, new_s
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
 from attninf_assets.orchestration.connections.settings import (
-    budget_from_environment,
     partitions_per_run_from_environment,
     rescore_policy_from_environment,
     resources_from_environment,
+    spending_limit_from_environment,
 )
 from attninf_assets.orchestration.runs.liveness import living_in_process_executor
 
@@ -41,7 +41,7 @@ def definitions() -> dg.Definitions:
         lake_maintenance,
     ]
     return dg.Definitions(
-        assets=with_conditions(assets, policy, previewed=budget_from_environment() is not None),
+        assets=with_conditions(assets, policy, previewed=spending_limit_from_environment() is not None),
         asset_checks=[*CHECKS, every_shard_is_current],
         jobs=[ingest_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],

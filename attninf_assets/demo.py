@@ -92,7 +92,7 @@ def _say(line: str) -> None:
 
 
 def _summary(lake: LakeResource, *, scored: int, seconds: float) -> None:
-    tables = lake.lake()
+    tables = lake.tables()
     found = current_selector(tables.root).detection
     with connect(tables, "thresholds") as connection:
         rows = connection.execute(

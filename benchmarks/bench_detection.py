@@ -40,14 +40,14 @@ def main() -> None:
         heads.check_singled_out = lambda *_: None
         probes = _random_probes(chosen.probes, chosen.probe_tokens)
     n_tokens = sum(len(p.token_ids) for p in probes)
-    budget = TokenBudget(max(subject.token_budget, chosen.probe_tokens))
-    detect_retrieval_heads(model, probes[:2], head_fraction=0.05, budget=budget)
+    token_budget = TokenBudget(max(subject.token_budget, chosen.probe_tokens))
+    detect_retrieval_heads(model, probes[:2], head_fraction=0.05, token_budget=token_budget)
     print(
         f"{len(probes)} probes, {n_tokens:,} tokens, {subject.device}, {subject.model.dtype}, {model.kernel.__name__}"
     )
     print("| seconds | tokens/s | ceiling, TFLOP/s | of the ceiling |")
     print("|---|---|---|---|")
-    detect = partial(detect_retrieval_heads, model, probes, head_fraction=0.05, budget=budget)
+    detect = partial(detect_retrieval_heads, model, probes, head_fraction=0.05, token_budget=token_budget)
     flops = sum(model.flops.of([len(p.token_ids)], [frozenset()], n_predicted=p.answer_length) for p in probes)
     for _ in range(chosen.rounds):
         before = ceiling(subject.device, subject.model.dtype)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
-from attninf_assets.influence.model.masking import Head
-from attninf_assets.influence.model.pretrained import NUMERIC_CLASSES, NumericClass, load_model, load_tokenizer
+from attninf_assets.influence.model.head import Head
+from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
+from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector

@@ -21,9 +21,8 @@ import dagster as dg
 import numpy as np
 
 from attninf_assets.definitions import definitions
-from attninf_assets.influence.evidence import AnswerLoss, HeadEvidence
-from attninf_assets.influence.heads import HeadDetection
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.connections.settings import resources_from_environment
@@ -115,7 +114,7 @@ def _seconds(folder: Path, first: str, last: str) -> float:
 def _lake() -> Lake:
     lake = resources_from_environment()["lake"]
     assert isinstance(lake, LakeResource)
-    return lake.lake()
+    return lake.tables()
 
 
 if __name__ == "__main__":

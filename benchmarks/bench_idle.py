@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.model.pretrained import load_tokenizer
-from attninf_assets.influence.runtime.progress import Progress
-from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
@@ -42,7 +42,7 @@ def main() -> None:
         start_token=START,
         start_token_name="bos",
         max_tokens=WINDOW,
-        budget=TokenBudget(subject.token_budget),
+        token_budget=TokenBudget(subject.token_budget),
     )
     selector = Selector("model", "tokenizer", tuple(subject.heads), "uniform", WINDOW, "bos", "float32")
     reports: list[Progress | BudgetHalved] = []

@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attninf_assets.influence.model.masking import BASE
+from attninf_assets.influence.model.head import BASE
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.influence.verification.verified_model import verified
@@ -52,7 +52,7 @@ def main() -> None:
         )
 
 
-def _peak(shape: str, device: torch.device, *, budget: int, length: int, vocabulary: int) -> int:
+def _peak(shape: str, device: torch.device, *, token_budget: int, length: int, vocabulary: int) -> int:
     """Bytes of tensors alive at once in a pass over a full budget, beside the weights."""
     model = verified(
         random_model(shape, device, vocabulary=vocabulary),
@@ -62,7 +62,7 @@ def _peak(shape: str, device: torch.device, *, budget: int, length: int, vocabul
     )
     streams = [BASE, frozenset(upper_heads(model.config))]
     rng = np.random.default_rng(0)
-    windows = [Window(n, rng.integers(3, vocabulary, length - 1)) for n in range(budget // length)]
+    windows = [Window(n, rng.integers(3, vocabulary, length - 1)) for n in range(token_budget // length)]
     packed = pack(windows, start_token=START)
     model.losses_SR(pack(windows[:1], start_token=START), streams)  # what is made once
     if device.type == "cuda":

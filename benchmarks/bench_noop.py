@@ -13,7 +13,7 @@ import duckdb
 
 from attninf_assets.corpus.documents import Shard
 from attninf_assets.influence.engine import Engine
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 from attninf_assets.orchestration.assets.scores import _content_digest, _distribution
 from attninf_assets.scores.update import update_partition_scores

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.packing import Window, longest_first, pack
 from attninf_assets.influence.runtime.allocator import keep_freed_memory, set_thresholds
 from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
@@ -140,7 +140,7 @@ class Fast:
             float8=subject.float8,
         )
         self.streams = [BASE, frozenset(subject.heads)]
-        self.budget = TokenBudget(subject.token_budget)
+        self.token_budget = TokenBudget(subject.token_budget)
         self.flops = 0.0  # useful ones of the latest pass over the documents
 
     def scores(self, documents: Sequence[Sequence[int]]) -> np.ndarray:
@@ -157,7 +157,7 @@ class Fast:
             longest_first(windows),
             losses,
             size=lambda window: window.n_tokens,
-            budget=self.budget,
+            token_budget=self.token_budget,
             device=self.model.device,
             on_halved=print,
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from attninf_assets.selection.thresholds import Budget, score_thresholds
+from attninf_assets.selection.thresholds import Budget, find_thresholds
 from attninf_assets.store.sql import literal
 
 _FRACTION = 0.2
@@ -115,7 +115,7 @@ def _measured(
 
 
 def _by_narrowing(connection: duckdb.DuckDBPyConnection, budget: Budget) -> Cuts:
-    found = score_thresholds(connection, selector_fingerprint="f", fraction=_FRACTION, budget=budget).to_pylist()
+    found = find_thresholds(connection, selector_fingerprint="f", fraction=_FRACTION, budget=budget).to_pylist()
     return [(row["domain"], row["n_selected"], row["tokens_selected"], row["threshold_doc_id"]) for row in found]
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model, load_tokenizer
 from attninf_assets.influence.runtime.devices import choose_device
 
@@ -71,9 +71,9 @@ def chosen_subject(chosen: argparse.Namespace) -> Subject:
         model, documents = random_model(chosen.shape, device), random_documents(chosen.documents)
     else:
         model, documents = _sample(chosen.model, chosen.documents, device)
-    budget = chosen.token_budget or TOKEN_BUDGET[device.type]
+    token_budget = chosen.token_budget or TOKEN_BUDGET[device.type]
     fusing = device.type == "cuda" if chosen.fuse is None else chosen.fuse
-    return Subject(model, upper_heads(model.config), documents, device, budget, fusing, chosen.float8)
+    return Subject(model, upper_heads(model.config), documents, device, token_budget, fusing, chosen.float8)
 
 
 def random_model(shape: str, device: torch.device, *, vocabulary: int = _VOCABULARY) -> Any:

@@ -4,13 +4,7 @@ import difflib
 
 from attninf_assets.corpus.config import CorpusConfig, DomainSource
 from attninf_assets.corpus.documents import LandedShard, Shard, shard_name
-from attninf_assets.store.filesystems import (
-    NO_OPTIONS,
-    FoundFile,
-    StorageOptions,
-    found_files,
-    join,
-)
+from attninf_assets.store.filesystems import NO_OPTIONS, FoundFile, StorageOptions, found_files, join
 
 _WAY_OUT = "if it is gone for good, run the job retire_shards"
 

@@ -8,13 +8,8 @@ from typing import Any
 
 import torch
 
-from attninf_assets.influence.model.pretrained import (
-    NumericClass,
-    context_length,
-    load_model,
-    load_tokenizer,
-    start_token,
-)
+from attninf_assets.influence.model.numeric_class import NumericClass
+from attninf_assets.influence.model.pretrained import context_length, load_model, load_tokenizer, start_token
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.allocator import keep_freed_memory
 from attninf_assets.influence.runtime.devices import device_name
@@ -37,7 +32,7 @@ class Engine:
     start_token: int
     start_token_name: str  # "bos" or "eos"
     max_tokens: int  # of a window: as asked, bounded by the model's context
-    budget: TokenBudget
+    token_budget: TokenBudget
 
     def score(
         self, selector: Selector, texts: Iterable[Text], *, n_bytes: int, on_progress: OnProgress = ignore_progress
@@ -49,7 +44,7 @@ class Engine:
             selector,
             texts,
             start_token=self.start_token,
-            budget=self.budget,
+            token_budget=self.token_budget,
             n_bytes=n_bytes,
             on_progress=on_progress,
         )
@@ -84,7 +79,7 @@ def load_engine(
         start_token=token,
         start_token_name=name,
         max_tokens=window,
-        budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
+        token_budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
     )
 
 

@@ -8,14 +8,13 @@ effect are named.
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 import torch
 
+from attninf_assets.influence.detection import AnswerLoss, HeadEvidence
 from attninf_assets.influence.heads import answer_rows, pack_probes
-from attninf_assets.influence.model.masking import BASE, Head, HeadSet, Mask
+from attninf_assets.influence.model.head import BASE, Head, HeadSet, Mask
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
@@ -23,42 +22,7 @@ from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock,
 from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget, is_out_of_memory
 
 DOMINATES = 0.5  # a head whose own effect is more than this share of its set's is named
-MIN_RATIO = 2.0  # "far above": the heads' effect over the median random set's
 _AUDITED_AT_ONCE = 4  # streams per pass; neighbours in depth, so that they share most of the trunk
-MIN_EFFECT = 0.1  # nats on the answer's tokens; less is no effect worth a scoring pass
-
-
-@dataclass(frozen=True)
-class AnswerLoss:
-    """How a masked model does on the probes' answers."""
-
-    loss: float  # mean cross-entropy in nats over answer tokens
-    token_accuracy: float
-
-
-@dataclass(frozen=True)
-class HeadEvidence:
-    """The base model, the reference model and the random controls on the same probes."""
-
-    base: AnswerLoss
-    reference: AnswerLoss
-    random_sets: tuple[AnswerLoss, ...]
-    dominating: tuple[str, ...]  # "L18H8 carries 81 % of random set 2"
-    n_probes: int
-
-    @property
-    def effect(self) -> float:
-        """Rise of the answer loss when the retrieval heads are masked, nats."""
-        return self.reference.loss - self.base.loss
-
-    @property
-    def random_effect(self) -> float:
-        """Median rise over the random sets, nats."""
-        return median(control.loss for control in self.random_sets) - self.base.loss
-
-    @property
-    def heads_matter(self) -> bool:
-        return self.effect >= MIN_EFFECT and self.effect >= MIN_RATIO * max(self.random_effect, 0.0)
 
 
 def gather_evidence(
@@ -70,7 +34,7 @@ def gather_evidence(
     n_random_sets: int,
     n_audit_probes: int,
     seed: int,
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     on_progress: OnProgress = ignore_progress,
 ) -> HeadEvidence:
     """Answer losses of the base model, the reference model and `n_random_sets` random sets on the probes.
@@ -83,7 +47,7 @@ def gather_evidence(
     )
     sets = [BASE, frozenset(heads), *random_sets]
     clock = ProgressClock("masked passes over probes", len(probes) * len(sets), on_progress)
-    base, reference, *controls = answer_losses(model, probes, sets, mask=mask, budget=budget, clock=clock)
+    base, reference, *controls = answer_losses(model, probes, sets, mask=mask, token_budget=token_budget, clock=clock)
     effect = reference.loss - base.loss
     suspects: list[tuple[str, HeadSet]] = [("the retrieval heads", frozenset(heads))]
     for number, (control, loss) in enumerate(zip(random_sets, controls, strict=True), start=1):
@@ -95,7 +59,7 @@ def gather_evidence(
     dominating = [
         line
         for name, heads_ in suspects
-        for line in _dominating(model, audited, name, heads_, mask=mask, budget=budget, clock=clock)
+        for line in _dominating(model, audited, name, heads_, mask=mask, token_budget=token_budget, clock=clock)
     ]
     return HeadEvidence(base, reference, tuple(controls), tuple(dominating), len(probes))
 
@@ -128,7 +92,7 @@ def answer_losses(
     streams: Sequence[HeadSet],
     *,
     mask: Mask,
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     clock: ProgressClock,
 ) -> list[AnswerLoss]:
     """Mean answer loss and token accuracy over the probes, per stream."""
@@ -142,7 +106,9 @@ def answer_losses(
     def size(probe: Probe) -> int:  # a budget's tokens are tokens of two streams
         return -(-len(probe.token_ids) * len(streams) // 2)
 
-    answers = in_budget(probes, answer, size=size, budget=budget, device=model.device, on_halved=clock.report)
+    answers = in_budget(
+        probes, answer, size=size, token_budget=token_budget, device=model.device, on_halved=clock.report
+    )
     for batch, losses_SR, correct_SR in one_behind(answers):
         loss_S += losses_SR.numpy().astype(np.float64).sum(axis=1)
         right_S += correct_SR.numpy().sum(axis=1)
@@ -176,19 +142,19 @@ def _dominating(
     heads: HeadSet,
     *,
     mask: Mask,
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     clock: ProgressClock,
 ) -> list[str]:
     """A line for every head that alone, on these probes, has more than `DOMINATES` of the effect of masking all."""
     members = sorted(heads)
     quiet = ProgressClock("", 0, ignore_progress)
-    base, together = answer_losses(model, probes, [BASE, heads], mask=mask, budget=budget, clock=quiet)
+    base, together = answer_losses(model, probes, [BASE, heads], mask=mask, token_budget=token_budget, clock=quiet)
     whole = together.loss - base.loss
     lines = []
     for first in range(0, len(members), _AUDITED_AT_ONCE):
         group = members[first : first + _AUDITED_AT_ONCE]
         singles: list[HeadSet] = [frozenset({head}) for head in group]
-        alone = answer_losses(model, probes, singles, mask=mask, budget=budget, clock=quiet)
+        alone = answer_losses(model, probes, singles, mask=mask, token_budget=token_budget, clock=quiet)
         clock.advance(len(group), tokens=len(group) * sum(len(p.token_ids) for p in probes))
         for head, loss in zip(group, alone, strict=True):
             share = (loss.loss - base.loss) / whole if whole > 0 else 0.0

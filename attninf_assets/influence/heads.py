@@ -14,9 +14,10 @@ import torch
 
 from attninf_assets.influence.acceleration.peak import peak_flops
 from attninf_assets.influence.copy_recorder import CopyRecorder
+from attninf_assets.influence.detection import HeadDetection
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.kernels import to_device
 from attninf_assets.influence.model.loss import predicted_R
-from attninf_assets.influence.model.masking import BASE, Head
 from attninf_assets.influence.model.packing import Pack, Window, pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe
@@ -30,25 +31,12 @@ MIN_BEST_SCORE = 0.1  # Wu et al. call a head a retrieval head from here on
 MIN_SEPARATION = 2.0  # mean retrieval score of the chosen heads over that of all others
 
 
-@dataclass(frozen=True)
-class HeadDetection:
-    """Retrieval scores of every head and the heads chosen from them."""
-
-    scores_LH: np.ndarray  # float64: mean over counted probes of (answer tokens copied / answer tokens)
-    deviations_LH: np.ndarray  # float64: standard deviation over counted probes
-    retrieval_heads: tuple[Head, ...]  # best first
-    n_probes: int
-    n_counted: int  # probes on which the base model retrieves
-    token_accuracy: float  # of the base model, over all probes' answer tokens
-    exact_match: float  # probes with every answer token right
-
-
 def detect_retrieval_heads(
     model: StreamedModel,
     probes: Sequence[Probe],
     *,
     head_fraction: float,
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     on_progress: OnProgress = ignore_progress,
 ) -> HeadDetection:
     """Score every head on the probes and choose the top `ceil(head_fraction × layers × heads)`.
@@ -62,7 +50,12 @@ def detect_retrieval_heads(
         return _detect(model, batch)
 
     detections = in_budget(
-        probes, detect, size=lambda p: len(p.token_ids), budget=budget, device=model.device, on_halved=clock.report
+        probes,
+        detect,
+        size=lambda p: len(p.token_ids),
+        token_budget=token_budget,
+        device=model.device,
+        on_halved=clock.report,
     )
     for found in one_behind(detections):
         copied_PLH += found.copied_fractions()

@@ -63,7 +63,7 @@ def build_probes(
 
     A sentence qualifies as a value if it has 8 to 40 tokens, no line break and nothing JSON would have to escape. The
     queried pair's depth is spread evenly over the probes. Raises `ValueError` where too few sentences qualify or not
-    even the smallest probe fits into the budget.
+    even the smallest probe fits into the tokens allowed.
     """
     if n_probes < 1:
         raise ValueError(f"n_probes must be at least 1, is {n_probes}")
@@ -119,7 +119,7 @@ def _build_probe(
     draw = partial(
         _draw_pairs,
         encode=encode,
-        budget=max_tokens - around,
+        room=max_tokens - around,
         ends=(len(closing) + len(comma), len(end_of_answer)),
         random_=random_,
     )
@@ -181,11 +181,11 @@ def _draw_pairs(
     candidates: Sequence[_Value],
     encode: Callable[[str], tuple[int, ...]],
     *,
-    budget: int,
+    room: int,
     ends: tuple[int, int],
     random_: random.Random,
 ) -> list[_Pair]:
-    """As many pairs as fit into `budget` tokens, values drawn at random; `ends` is what closes a value in either place.
+    """As many pairs as fit into `room` tokens, values drawn at random; `ends` is what closes a value in either place.
 
     The first pairs, the query and the demonstrated ones, stand in a question, too. Fewer than those may fit.
     """
@@ -197,9 +197,9 @@ def _draw_pairs(
         overhead, times = len(in_object) + ends[0], 1
         if len(pairs) <= N_DEMONSTRATIONS:
             overhead, times = overhead + len(in_question) + ends[1], 2
-        if used + overhead + times * shortest > budget:
+        if used + overhead + times * shortest > room:
             break
-        if used + overhead + times * len(value.token_ids) > budget:
+        if used + overhead + times * len(value.token_ids) > room:
             continue
         used += overhead + times * len(value.token_ids)
         pairs.append(_Pair(key, in_object, in_question, value))

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from attninf_assets.influence.acceleration.peak import peak_flops
-from attninf_assets.influence.model.masking import BASE
+from attninf_assets.influence.model.head import BASE
+from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.packing import Window, cut_into_windows, longest_first, pack
-from attninf_assets.influence.model.pretrained import NumericClass
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
 from attninf_assets.influence.runtime.prefetch import prefetched
@@ -26,9 +26,9 @@ _BUDGETS_PER_CHUNK = 16  # packs' worth of tokens read, sorted and scored togeth
 
 @dataclass(frozen=True)
 class Text:
-    """A document to score: the caller's key, and its text."""
+    """A document to score: the caller's id for it, and its text."""
 
-    key: str
+    doc_id: str
     text: str
 
 
@@ -36,7 +36,7 @@ class Text:
 class DocumentScore:
     """Losses in nats per token over the document's own tokens, and the score they make."""
 
-    key: str
+    doc_id: str
     n_tokens: int
     loss_base: float
     loss_reference: float
@@ -59,7 +59,7 @@ def score_documents(
     texts: Iterable[Text],
     *,
     start_token: int,
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     n_bytes: int,
     on_progress: OnProgress = ignore_progress,
 ) -> Iterator[list[DocumentScore]]:
@@ -70,12 +70,14 @@ def score_documents(
     score does not depend on the budget or on the documents beside it, to within `SCORE_TOLERANCE`.
     """
     clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=peak_flops(model.device, model.model.dtype))
-    chunks = prefetched(tokenized_chunks(texts, tokenizer, chunk_tokens=_chunk_sizes(budget)), on_wait=clock.waited)
+    chunks = prefetched(
+        tokenized_chunks(texts, tokenizer, chunk_tokens=_chunk_sizes(token_budget)), on_wait=clock.waited
+    )
 
     def passes() -> Iterator[_Pass]:
         for documents in chunks:
             chunk = _Chunk.of(documents)
-            yield from _passes(model, selector, chunk, start_token=start_token, budget=budget, clock=clock)
+            yield from _passes(model, selector, chunk, start_token=start_token, token_budget=token_budget, clock=clock)
 
     for done in one_behind(passes()):
         done.chunk.add(done, clock)
@@ -87,7 +89,7 @@ def score_documents(
 class TokenizedText:
     """A document as the selector's tokens, no special token among them."""
 
-    key: str
+    doc_id: str
     token_ids: npt.NDArray[np.int64]
     n_bytes: int
 
@@ -106,7 +108,7 @@ def tokenized_chunks(
     for batch in _batches(texts, max_characters=4 * wanted):
         encoded = tokenizer([t.text for t in batch], add_special_tokens=False, verbose=False)["input_ids"]
         for text, ids in zip(batch, encoded, strict=True):
-            chunk.append(TokenizedText(text.key, np.array(ids, dtype=np.int64), len(text.text.encode())))
+            chunk.append(TokenizedText(text.doc_id, np.array(ids, dtype=np.int64), len(text.text.encode())))
             held += len(ids)
             if held >= wanted:
                 yield chunk
@@ -115,11 +117,11 @@ def tokenized_chunks(
         yield chunk
 
 
-def _chunk_sizes(budget: TokenBudget) -> Iterator[int]:
+def _chunk_sizes(token_budget: TokenBudget) -> Iterator[int]:
     """Tokens of the chunks: small at first, so that the device does not wait for the first, then many packs' worth."""
     n_budgets = 1
     while True:
-        yield n_budgets * budget.tokens
+        yield n_budgets * token_budget.tokens
         n_budgets = min(2 * n_budgets, _BUDGETS_PER_CHUNK)
 
 
@@ -167,7 +169,7 @@ class _Chunk:
 
     def scores(self) -> list[DocumentScore]:
         return [
-            DocumentScore(document.key, n, *(float(x) / max(1, n) for x in self.losses_SN[:, number]))
+            DocumentScore(document.doc_id, n, *(float(x) / max(1, n) for x in self.losses_SN[:, number]))
             for number, document in enumerate(self.documents)
             for n in [len(document.token_ids)]
         ]
@@ -190,7 +192,7 @@ def _passes(
     chunk: _Chunk,
     *,
     start_token: int,
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     clock: ProgressClock,
 ) -> Iterator[_Pass]:
     windows = [
@@ -213,7 +215,7 @@ def _passes(
         longest_first(windows),
         losses,
         size=lambda window: window.n_tokens,
-        budget=budget,
+        token_budget=token_budget,
         device=model.device,
         on_halved=clock.report,
     ):

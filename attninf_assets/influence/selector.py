@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from attninf_assets.influence.model.masking import MASKS, Head, HeadSet, Mask
-from attninf_assets.influence.model.pretrained import NUMERIC_CLASSES, NumericClass
+from attninf_assets.influence.model.head import MASKS, Head, HeadSet, Mask
+from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 
 SCORING_VERSION = 1  # raised whenever the same inputs would give other scores beyond the stated tolerance
 MAX_TOKENS = 4096

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-__all__ = ["PARTITION_STATES", "Coverage", "partition_states", "require_coverage", "score_coverage"]
+__all__ = ["PARTITION_STATES", "Coverage", "coverage_by_domain", "partition_states", "require_coverage"]
 
 PARTITION_STATES = pa.schema(
     [
@@ -35,7 +35,7 @@ class Coverage:
         return self.n_scored / self.n_documents if self.n_documents else 1.0
 
 
-def score_coverage(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> list[Coverage]:
+def coverage_by_domain(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> list[Coverage]:
     """Per domain, from the views `documents` and `scores`; a score is current if selector and text are."""
     rows = connection.execute(
         """

@@ -188,7 +188,7 @@ def _staged(chunks: Iterator[pl.DataFrame], staging: StagedScores, *, every: flo
 
 def _staged_rows(chunk: list[DocumentScore], digests: Mapping[str, str]) -> pl.DataFrame:
     now = datetime.now(UTC)
-    rows = [(s.key, digests[s.key], s.n_tokens, s.loss_base, s.loss_reference, s.score, now) for s in chunk]
+    rows = [(s.doc_id, digests[s.doc_id], s.n_tokens, s.loss_base, s.loss_reference, s.score, now) for s in chunk]
     columns = list(zip(*rows, strict=True))
     return _frame(
         pa.table([pa.array(c, type=f.type) for c, f in zip(columns, STAGED_SCORES, strict=True)], schema=STAGED_SCORES)

@@ -13,12 +13,12 @@ import pyarrow as pa
 from attninf_assets.selection.cuts import find_cuts
 from attninf_assets.store.schemas import TABLES
 
-__all__ = ["Budget", "score_thresholds", "selected"]
+__all__ = ["Budget", "find_thresholds", "selected"]
 
 Budget = Literal["documents", "tokens"]
 
 
-def score_thresholds(
+def find_thresholds(
     connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, fraction: float, budget: Budget
 ) -> pa.Table:
     """The `thresholds` row of every domain that has a finite score by that selector, from the view `scores`.

@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from attninf_assets.influence.detection import MIN_EFFECT, MIN_RATIO, HeadEvidence
 from attninf_assets.influence.engine import bounded_window, load_engine
-from attninf_assets.influence.evidence import MIN_EFFECT, MIN_RATIO, HeadEvidence, gather_evidence
+from attninf_assets.influence.evidence import gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
-from attninf_assets.influence.model.masking import Mask
-from attninf_assets.influence.model.pretrained import NumericClass, load_tokenizer, start_token
+from attninf_assets.influence.model.head import Mask
+from attninf_assets.influence.model.numeric_class import NumericClass
+from attninf_assets.influence.model.pretrained import load_tokenizer, start_token
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.selector import Selector
 from attninf_assets.selector.model_files import publish_directory
-from attninf_assets.selector.pinning import ModelDigests, pin_model
+from attninf_assets.selector.model_source import ModelDigests
+from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import ProbePlan
 from attninf_assets.selector.stored import (
     CurrentSelector,
@@ -142,7 +145,7 @@ def _detect(
         engine.model,
         probes,
         head_fraction=settings.head_fraction,
-        budget=engine.budget,
+        token_budget=engine.token_budget,
         on_progress=on_progress,
     )
     evidence = gather_evidence(
@@ -153,7 +156,7 @@ def _detect(
         n_random_sets=plan.n_random_sets,
         n_audit_probes=plan.n_audit_probes,
         seed=0,
-        budget=engine.budget,
+        token_budget=engine.token_budget,
         on_progress=on_progress,
     )
     return Detection(detection, evidence)

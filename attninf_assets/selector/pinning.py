@@ -5,15 +5,14 @@ Weights come from safetensors or GGUF, never from pickles, and no code that trav
 
 import hashlib
 import json
-import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from attninf_assets.influence.model.pretrained import load_tokenizer, refuse_missing_parameters
+from attninf_assets.selector.model_source import HUB_ID, ModelDigests
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -21,16 +20,7 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 _PINNED = ("config.json", "generation_config.json", *_TOKENIZER_FILES)
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")  # what transformers loads, and no copy beside it
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+@[\w./-]+")  # org/name@revision
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
-
-
-@dataclass(frozen=True)
-class ModelDigests:
-    """What a pinned model is, independent of where it lies."""
-
-    model: str  # sha256 over the weight files, the architecture's config and the tokenizer: names the directory
-    tokenizer: str
 
 
 def pin_model(source: str, destination: Path) -> ModelDigests:

@@ -7,12 +7,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from attninf_assets.influence.evidence import AnswerLoss, HeadEvidence
-from attninf_assets.influence.heads import HeadDetection
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
-from attninf_assets.selector.pinning import ModelDigests
+from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 

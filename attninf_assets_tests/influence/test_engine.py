@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from attninf_assets.influence.engine import bounded_window, load_engine
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.scoring import Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets_tests.support import oracle

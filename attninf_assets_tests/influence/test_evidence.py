@@ -6,12 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attninf_assets.influence.evidence import AnswerLoss, HeadEvidence, answer_losses, draw_random_sets, gather_evidence
-from attninf_assets.influence.model.masking import BASE, Head, HeadSet
+from attninf_assets.influence.detection import AnswerLoss, HeadEvidence
+from attninf_assets.influence.evidence import answer_losses, draw_random_sets, gather_evidence
+from attninf_assets.influence.model.head import BASE, Head, HeadSet
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe, build_probes
-from attninf_assets.influence.runtime.progress import Progress, ProgressClock, ignore_progress
-from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress, ProgressClock, ignore_progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
 from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
@@ -38,7 +39,7 @@ def gathered(
         n_random_sets=n_random_sets,
         n_audit_probes=1,
         seed=0,
-        budget=TokenBudget(4096),
+        token_budget=TokenBudget(4096),
         on_progress=ignore_progress if reports is None else reports.append,
     )
 
@@ -79,7 +80,7 @@ def test_answer_losses_equal_the_oracles_mean_over_answer_tokens() -> None:
         probes(),
         streams,
         mask="uniform",
-        budget=TokenBudget(2000),
+        token_budget=TokenBudget(2000),
         clock=ProgressClock("", 0, ignore_progress),
     )
     for heads, answer in zip(streams, found, strict=True):
@@ -126,7 +127,7 @@ def test_streams_that_do_not_fit_into_memory_together_are_computed_in_parts() ->
 
     def answers() -> list[AnswerLoss]:
         clock = ProgressClock("", 0, ignore_progress)
-        return answer_losses(model, probes(), streams, mask="uniform", budget=TokenBudget(2000), clock=clock)
+        return answer_losses(model, probes(), streams, mask="uniform", token_budget=TokenBudget(2000), clock=clock)
 
     expected = answers()
     n_streams: list[int] = []

@@ -12,6 +12,7 @@ import torch
 
 from attninf_assets.influence.acceleration.peak import measured_peak
 from attninf_assets.influence.engine import load_engine
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.kernels import (
     Documents,
     Logits,
@@ -19,12 +20,11 @@ from attninf_assets.influence.model.kernels import (
     variable_length,
     variable_length_split,
 )
-from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.packing import Window, pack
-from attninf_assets.influence.model.pretrained import NumericClass
 from attninf_assets.influence.runtime.host_copy import Arriving
-from attninf_assets.influence.runtime.progress import Progress
-from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import SCORE_TOLERANCE, Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
@@ -134,7 +134,7 @@ def test_memory_that_runs_out_costs_no_document(tmp_path: Path) -> None:
     filler = torch.empty(free - (30 << 20), dtype=torch.uint8, device=CUDA)  # 30 MiB are left
     reports: list[Any] = []
     try:
-        engine.budget.tokens = 1 << 20
+        engine.token_budget.tokens = 1 << 20
         found = scores(engine, selector, several, reports)
     finally:
         del filler
@@ -144,7 +144,7 @@ def test_memory_that_runs_out_costs_no_document(tmp_path: Path) -> None:
     assert reports[-1].done == reports[-1].total
     [file] = (tmp_path / "budgets").iterdir()
     assert TokenBudget(1 << 20, memory=tmp_path / "budgets", of={"other": 1}).tokens == 1 << 20
-    assert str(engine.budget.tokens) in file.read_text()
+    assert str(engine.token_budget.tokens) in file.read_text()
 
 
 def test_results_are_read_behind_the_work_that_makes_them() -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from attninf_assets.influence.copy_recorder import AnswerInContext
-from attninf_assets.influence.heads import HeadDetection, check_singled_out, choose_heads, detect_retrieval_heads
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.detection import HeadDetection
+from attninf_assets.influence.heads import check_singled_out, choose_heads, detect_retrieval_heads
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe, build_probes
-from attninf_assets.influence.runtime.progress import OnProgress, Progress, ignore_progress
-from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget
+from attninf_assets.influence.runtime.progress import BudgetHalved, OnProgress, Progress, ignore_progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
 from attninf_assets_tests.support.tiny_models import SUPPORTED, tiny_model
@@ -119,7 +120,7 @@ def detected(
         StreamedModel(planted_model() if model is None else model),
         probes,
         head_fraction=head_fraction,
-        budget=TokenBudget(token_budget),
+        token_budget=TokenBudget(token_budget),
         on_progress=on_progress,
     )
 
@@ -127,7 +128,7 @@ def detected(
 @pytest.fixture(scope="module")
 def detection() -> HeadDetection:
     return detect_retrieval_heads(
-        StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, budget=TokenBudget(1500)
+        StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, token_budget=TokenBudget(1500)
     )
 
 
@@ -169,7 +170,7 @@ def test_per_probe_scores_equal_the_oracle_on_every_architecture(name: str, monk
         for filler in ([7, 8, 7], [8])
     ]
     model = tiny_model(name)
-    found = detect_retrieval_heads(StreamedModel(model), probes, head_fraction=0.5, budget=TokenBudget(1000))
+    found = detect_retrieval_heads(StreamedModel(model), probes, head_fraction=0.5, token_budget=TokenBudget(1000))
     expected_PLH = [oracle.retrieval_scores(model, p.token_ids, span_start=p.span_start, **span(p)) for p in probes]
     np.testing.assert_allclose(found.scores_LH, np.mean(expected_PLH, axis=0), atol=1e-12)
     assert (found.scores_LH > 0).sum() >= 3
@@ -177,7 +178,7 @@ def test_per_probe_scores_equal_the_oracle_on_every_architecture(name: str, monk
 
 def test_detection_does_not_depend_on_how_probes_are_batched(detection: HeadDetection) -> None:
     alone = detect_retrieval_heads(
-        StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, budget=TokenBudget(1)
+        StreamedModel(planted_model()), probes_of(6), head_fraction=0.1, token_budget=TokenBudget(1)
     )
     np.testing.assert_array_equal(alone.scores_LH, detection.scores_LH)
     assert alone.token_accuracy == detection.token_accuracy
@@ -186,14 +187,14 @@ def test_detection_does_not_depend_on_how_probes_are_batched(detection: HeadDete
 def test_a_random_model_retrieves_on_no_probe_and_detection_says_so() -> None:
     with pytest.raises(ValueError, match=r"retrieves on 0 of 4 probes .* at least 25% must count"):
         detect_retrieval_heads(
-            StreamedModel(tiny_model("llama")), probes_of(4), head_fraction=0.1, budget=TokenBudget(1500)
+            StreamedModel(tiny_model("llama")), probes_of(4), head_fraction=0.1, token_budget=TokenBudget(1500)
         )
 
 
 def test_asking_for_more_heads_than_retrieve_fails_and_says_so() -> None:
     with pytest.raises(ValueError, match=r"only \d heads copy anything, fewer than asked: .* the 8 chosen heads"):
         detect_retrieval_heads(
-            StreamedModel(planted_model()), probes_of(2), head_fraction=1.0, budget=TokenBudget(1500)
+            StreamedModel(planted_model()), probes_of(2), head_fraction=1.0, token_budget=TokenBudget(1500)
         )
 
 
@@ -202,11 +203,11 @@ def test_the_gate_opens_at_a_quarter_of_the_probes() -> None:
     good = probes_of(4)
     # The same probes with the queried sentence's tokens replaced in the object: the answer is nowhere to be found.
     lost = [unanswerable(p) for p in probes_of(13, seed=4)]
-    detection = detect_retrieval_heads(model, [*good, *lost[:12]], head_fraction=0.1, budget=TokenBudget(3000))
+    detection = detect_retrieval_heads(model, [*good, *lost[:12]], head_fraction=0.1, token_budget=TokenBudget(3000))
     assert (detection.n_counted, detection.n_probes) == (4, 16)
     assert detection.scores_LH[PLANTED.layer, PLANTED.index] > 0.7, "probes that do not count do not dilute the score"
     with pytest.raises(ValueError, match="retrieves on 4 of 17 probes"):
-        detect_retrieval_heads(model, [*good, *lost], head_fraction=0.1, budget=TokenBudget(3000))
+        detect_retrieval_heads(model, [*good, *lost], head_fraction=0.1, token_budget=TokenBudget(3000))
 
 
 def unanswerable(probe: Probe) -> Probe:
@@ -222,7 +223,7 @@ def test_progress_counts_every_probe() -> None:
         StreamedModel(planted_model()),
         probes_of(3),
         head_fraction=0.1,
-        budget=TokenBudget(700),
+        token_budget=TokenBudget(700),
         on_progress=reports.append,
     )
     last = reports[-1]
@@ -292,7 +293,9 @@ def test_detection_equals_the_oracle_on_a_real_model(
         max_tokens=450,
         seed=0,
     )
-    found = detect_retrieval_heads(StreamedModel(sample_model), probes, head_fraction=0.05, budget=TokenBudget(1024))
+    found = detect_retrieval_heads(
+        StreamedModel(sample_model), probes, head_fraction=0.05, token_budget=TokenBudget(1024)
+    )
     counted = [oracle.retrieves(sample_model, p.token_ids, **span(p)) for p in probes]
     expected_PLH = np.array(
         [

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.influence import scoring
-from attninf_assets.influence.model.masking import Head
-from attninf_assets.influence.model.pretrained import NUMERIC_CLASSES, NumericClass
+from attninf_assets.influence.model.head import Head
+from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.streamed_model import StreamedModel
-from attninf_assets.influence.runtime.progress import Progress
-from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
+from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import (
     SCORE_TOLERANCE,
     DocumentScore,
@@ -49,9 +49,9 @@ def streamed(name: str = "mistral") -> StreamedModel:
 def scored(
     texts: list[str],
     *,
-    token_budget: int = 100,
+    tokens_at_once: int = 100,
     model: StreamedModel | None = None,
-    budget: TokenBudget | None = None,
+    token_budget: TokenBudget | None = None,
     **kwargs: Any,
 ) -> list[DocumentScore]:
     chunks = score_documents(
@@ -60,7 +60,7 @@ def scored(
         SELECTOR,
         (Text(str(number), text) for number, text in enumerate(texts)),
         start_token=1,
-        budget=budget or TokenBudget(token_budget),
+        token_budget=token_budget or TokenBudget(tokens_at_once),
         n_bytes=sum(len(text.encode()) for text in texts),
         **kwargs,
     )
@@ -84,10 +84,10 @@ def test_a_document_with_no_loss_to_speak_of_has_no_score() -> None:
 
 
 @settings(deadline=None, max_examples=15)
-@given(texts=texts_, token_budget=st.integers(2, 200))
-def test_scores_equal_the_oracle_in_the_order_the_documents_came(texts: list[str], token_budget: int) -> None:
-    found = scored(texts, token_budget=token_budget)
-    assert [score.key for score in found] == [str(number) for number in range(len(texts))]
+@given(texts=texts_, tokens_at_once=st.integers(2, 200))
+def test_scores_equal_the_oracle_in_the_order_the_documents_came(texts: list[str], tokens_at_once: int) -> None:
+    found = scored(texts, tokens_at_once=tokens_at_once)
+    assert [score.doc_id for score in found] == [str(number) for number in range(len(texts))]
     for text, score in zip(texts, found, strict=True):
         ids = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
         assert score.n_tokens == len(ids)
@@ -120,14 +120,14 @@ def in_class(name: str, numeric_class: NumericClass) -> StreamedModel:
     several=st.lists(
         st.lists(st.sampled_from(sentences()), min_size=2, max_size=6).map(" ".join), min_size=2, max_size=9
     ),
-    budget=st.integers(60, 600),
+    tokens_at_once=st.integers(60, 600),
 )
 def test_a_score_moves_within_the_stated_tolerance_whatever_it_is_batched_with(
-    numeric_class: NumericClass, name: str, several: list[str], budget: int
+    numeric_class: NumericClass, name: str, several: list[str], tokens_at_once: int
 ) -> None:
     model = in_class(name, numeric_class)
-    alone = [score for text in several for score in scored([text], model=model, token_budget=1)]
-    together = scored(several, model=model, token_budget=budget)
+    alone = [score for text in several for score in scored([text], model=model, tokens_at_once=1)]
+    together = scored(several, model=model, tokens_at_once=tokens_at_once)
     for one, other in zip(alone, together, strict=True):
         assert one.score is not None
         assert other.score == pytest.approx(one.score, abs=SCORE_TOLERANCE[numeric_class])
@@ -138,8 +138,8 @@ def test_a_score_moves_within_the_stated_tolerance_whatever_it_is_batched_with(
 def test_a_documents_score_does_not_depend_on_the_documents_around_it(texts: list[str], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(texts))))
     budgets = data.draw(st.tuples(st.integers(2, 60), st.integers(2, 400)))
-    plain = scored(texts, token_budget=budgets[0])
-    shuffled = scored([texts[i] for i in order], token_budget=budgets[1])
+    plain = scored(texts, tokens_at_once=budgets[0])
+    shuffled = scored([texts[i] for i in order], tokens_at_once=budgets[1])
     for score, i in zip(shuffled, order, strict=True):
         assert score.n_tokens == plain[i].n_tokens
         assert score.loss_base == pytest.approx(plain[i].loss_base, abs=1e-4)
@@ -151,7 +151,7 @@ def test_masking_by_zero_output_is_another_reference_model() -> None:
         selector = Selector("m", "t", HEADS, mask, MAX_TOKENS, "bos", "float32")
         texts = [Text("a", " ".join(sentences()[:3]))]
         [[score]] = score_documents(
-            streamed(), tiny_tokenizer(), selector, texts, start_token=1, budget=TokenBudget(100), n_bytes=1
+            streamed(), tiny_tokenizer(), selector, texts, start_token=1, token_budget=TokenBudget(100), n_bytes=1
         )
         return score
 
@@ -179,7 +179,7 @@ def test_chunks_are_complete_documents_in_order_of_about_the_size_asked_for(
         tokenized_chunks([Text(str(n), t) for n, t in enumerate(texts)], tokenizer, chunk_tokens=repeat(chunk_tokens))
     )
     documents = [document for chunk in chunks for document in chunk]
-    assert [d.key for d in documents] == [str(n) for n in range(len(texts))]
+    assert [d.doc_id for d in documents] == [str(n) for n in range(len(texts))]
     for text, document in zip(texts, documents, strict=True):
         assert list(document.token_ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
         assert document.n_bytes == len(text.encode())
@@ -198,7 +198,7 @@ def test_special_tokens_are_not_added_to_a_document() -> None:
 def test_progress_ends_with_every_byte_and_every_token_done(n_documents: int) -> None:
     texts = [f"é{s[:13]}" for s in sentences()[:n_documents]]
     reports: list[Progress | BudgetHalved] = []
-    found = scored(texts, token_budget=5, on_progress=reports.append)
+    found = scored(texts, tokens_at_once=5, on_progress=reports.append)
     n_bytes = sum(len(text.encode()) for text in texts)
     last = reports[-1]
     assert isinstance(last, Progress)
@@ -209,7 +209,7 @@ def test_progress_ends_with_every_byte_and_every_token_done(n_documents: int) ->
 
 def test_a_device_that_runs_out_of_memory_costs_no_document_and_changes_no_score() -> None:
     texts = [" ".join(sentences()[n : n + 2]) for n in range(30)]
-    plain = scored(texts, token_budget=4000)
+    plain = scored(texts, tokens_at_once=4000)
     model = StreamedModel(tiny_model("mistral"))
     rows: list[int] = []
 
@@ -220,15 +220,15 @@ def test_a_device_that_runs_out_of_memory_costs_no_document_and_changes_no_score
 
     model.model.base_model.register_forward_pre_hook(holds_at_most_150, with_kwargs=True)
     reports: list[Progress | BudgetHalved] = []
-    budget = TokenBudget(4000)
-    found = scored(texts, model=model, budget=budget, on_progress=reports.append)
-    assert [score.key for score in found] == [score.key for score in plain]
+    token_budget = TokenBudget(4000)
+    found = scored(texts, model=model, token_budget=token_budget, on_progress=reports.append)
+    assert [score.doc_id for score in found] == [score.doc_id for score in plain]
     for score, expected in zip(found, plain, strict=True):
         assert score.loss_base == pytest.approx(expected.loss_base, abs=1e-4)
         assert score.loss_reference == pytest.approx(expected.loss_reference, abs=1e-4)
     halvings = [report for report in reports if isinstance(report, BudgetHalved)]
     assert len(halvings) == sum(n > 150 for n in rows) > 1
-    assert budget.tokens == halvings[-1].tokens <= 150
+    assert token_budget.tokens == halvings[-1].tokens <= 150
     assert max(n for n in rows if n <= 150) > 75, "no smaller than it has to be"
     last = reports[-1]
     assert isinstance(last, Progress)
@@ -246,11 +246,11 @@ def test_a_reader_that_fails_costs_no_chunk_that_was_scored(monkeypatch: pytest.
 
     scores: list[DocumentScore] = []
     chunks = score_documents(
-        streamed(), tiny_tokenizer(), SELECTOR, failing(), start_token=1, budget=TokenBudget(40), n_bytes=1
+        streamed(), tiny_tokenizer(), SELECTOR, failing(), start_token=1, token_budget=TokenBudget(40), n_bytes=1
     )
     with pytest.raises(OSError, match="the bucket is away"):
         scores.extend(score for chunk in chunks for score in chunk)
-    assert [score.key for score in scores] == [str(n) for n in range(8)]
+    assert [score.doc_id for score in scores] == [str(n) for n in range(8)]
 
 
 REAL_TEXTS = [
@@ -281,7 +281,7 @@ def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(sample_model: Any
             selector,
             texts,
             start_token=start,
-            budget=TokenBudget(256),
+            token_budget=TokenBudget(256),
             n_bytes=sum(map(len, REAL_TEXTS)),
         )
         for score in chunk

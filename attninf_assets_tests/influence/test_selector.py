@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 
 SELECTOR = Selector("m" * 64, "t" * 64, (Head(1, 2), Head(0, 5)), "uniform", 4096, "bos", "float32")

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 from attninf_assets.selector.stored import current_selector
 from attninf_assets_tests.support.pipeline import (
     PROBES,
@@ -277,7 +277,7 @@ def test_a_selector_of_another_scoring_version_scores_nothing(
 
 def test_heads_that_do_not_matter_are_not_put_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build_pipeline(tmp_path, monkeypatch)
-    monkeypatch.setattr("attninf_assets.influence.evidence.MIN_EFFECT", 1e6)
+    monkeypatch.setattr("attninf_assets.influence.detection.MIN_EFFECT", 1e6)
     with pytest.raises(ValueError, match="the heads found do not matter"):
         pipeline.run(SELECTOR, config=PROBES)
     assert not pipeline.lake.root.exists("selectors/current.json")

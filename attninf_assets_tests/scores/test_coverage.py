@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.scores.coverage import PARTITION_STATES, partition_states, require_coverage, score_coverage
+from attninf_assets.scores.coverage import PARTITION_STATES, coverage_by_domain, partition_states, require_coverage
 
 _TEXT = [("domain", pa.string()), ("shard", pa.string()), ("doc_id", pa.string()), ("text_sha256", pa.string())]
 _DOCUMENTS = pa.schema(_TEXT)
@@ -68,7 +68,7 @@ def test_coverage_counts_current_scores_by_domain_and_refuses_too_few() -> None:
     indexed = {("x", "a"): {"1": "t", "2": "t"}, ("x", "b"): {"3": "t"}, ("y", "a"): {"1": "t"}}
     stored = {("x", "a"): {"1": ("t", "ours"), "2": ("t", "theirs")}, ("y", "a"): {"1": ("t", "ours")}}
     with _connection(indexed, stored) as connection:
-        coverage = score_coverage(connection, selector_fingerprint="ours")
+        coverage = coverage_by_domain(connection, selector_fingerprint="ours")
     assert [(c.domain, c.n_documents, c.n_scored) for c in coverage] == [("x", 3, 1), ("y", 1, 1)]
     require_coverage(coverage, at_least=1 / 3)
     with pytest.raises(ValueError, match=r"current score in x \(1 of 3\)"):
@@ -79,7 +79,7 @@ def test_scores_of_documents_that_left_or_changed_are_refused_whatever_the_cover
     indexed = {("x", "a"): {"1": "t", "2": "changed"}}
     stored = {("x", "a"): {"1": ("t", "ours"), "2": ("t", "ours")}, ("gone", "a"): {"9": ("t", "ours")}}
     with _connection(indexed, stored) as connection:
-        coverage = score_coverage(connection, selector_fingerprint="ours")
+        coverage = coverage_by_domain(connection, selector_fingerprint="ours")
     assert [(c.domain, c.n_documents, c.n_scored, c.n_orphaned) for c in coverage] == [
         ("gone", 0, 0, 1),
         ("x", 2, 1, 1),

@@ -1,4 +1,4 @@
-"""score_thresholds and selected, against a plain sort."""
+"""find_thresholds and selected, against a plain sort."""
 
 import math
 from fractions import Fraction
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.selection import cuts
-from attninf_assets.selection.thresholds import Budget, score_thresholds, selected
+from attninf_assets.selection.thresholds import Budget, find_thresholds, selected
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
@@ -94,7 +94,7 @@ def test_the_cut_is_the_one_a_plain_sort_gives(few: int, budget: Budget, monkeyp
     def agrees(rows: list[Row], fraction: float) -> None:
         thresholds, kept = _by_plain_sort(rows, fraction, budget)
         with _connection(rows) as connection:
-            found = score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
+            found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
             assert found.schema.equals(TABLES["thresholds"])
             assert found.to_pylist() == thresholds
             connection.register("thresholds", found)
@@ -142,7 +142,7 @@ def test_ties_are_cut_by_doc_id_whatever_ids_look_like_and_only_few_are_sorted(
             for doc_id in of_domain
         ]
         with _connection(rows) as connection:
-            found = score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
+            found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
         assert found.to_pylist() == _by_plain_sort(rows, fraction, budget)[0]
 
     agrees()
@@ -156,7 +156,7 @@ def test_many_copies_of_one_document_at_the_cut_are_refused_however_few_are_sort
     monkeypatch.setattr(cuts, "_FEW", few)
     rows = [_row("web", "a", 2.0), *[_row("web", "b", 1.0)] * copies, *(_row("web", f"c{i}", 0.0) for i in range(7))]
     with _connection(rows) as connection, pytest.raises(ValueError, match="'b' of domain 'web' occurs more than once"):
-        score_thresholds(connection, selector_fingerprint="f", fraction=2 / len(rows), budget="documents")
+        find_thresholds(connection, selector_fingerprint="f", fraction=2 / len(rows), budget="documents")
 
 
 @pytest.mark.parametrize(("fraction", "n"), [(0.1, 20_000), (0.5, 100_000), (0.9, 180_000)])
@@ -170,7 +170,7 @@ def test_a_mass_of_ties_is_cut_by_doc_id_wherever_the_cut_lies(
             "CREATE VIEW scores AS SELECT printf('%06d', range) AS doc_id, domain, 1::BIGINT AS n_tokens, "
             "0.25::DOUBLE AS score, 'f' AS selector_fingerprint FROM range(200_000), (VALUES ('a'), ('b')) AS t(domain)"
         )
-        found = score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
     assert found["threshold_doc_id"].to_pylist() == [f"{200_000 - n:06d}"] * 2
     assert found["n_selected"].to_pylist() == [n] * 2
 
@@ -178,35 +178,35 @@ def test_a_mass_of_ties_is_cut_by_doc_id_wherever_the_cut_lies(
 @pytest.mark.parametrize(("fraction", "n"), [(0.07, 7), (0.07000001, 8), (0.29, 29), (0.57, 57), (1.0, 100), (1, 100)])
 def test_the_number_selected_is_exact_in_decimals(fraction: float, n: int) -> None:
     with _connection([_row("web", f"{i:03d}", float(i)) for i in range(100)]) as connection:
-        found = score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
     assert found["n_selected"].to_pylist() == [n]
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.0001, math.nan, math.inf])
 def test_a_fraction_outside_the_domain_is_refused_by_value(fraction: float) -> None:
     with _connection([]) as connection, pytest.raises(ValueError, match=f"fraction {fraction}"):
-        score_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+        find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
 
 
 def test_an_unknown_budget_is_refused() -> None:
     with _connection([]) as connection, pytest.raises(ValueError, match="'bytes'"):
-        score_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="bytes")  # type: ignore[arg-type]
+        find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="bytes")  # type: ignore[arg-type]
 
 
 def test_a_scored_document_without_tokens_is_refused() -> None:
     with _connection([_row("web", "a", 1.0, n_tokens=0)]) as connection, pytest.raises(ValueError, match="'web'"):
-        score_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="tokens")
+        find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="tokens")
 
 
 def test_a_document_that_is_there_twice_at_the_cut_is_refused() -> None:
     rows = [_row("web", "a", 2.0), _row("web", "b", 1.0), _row("web", "b", 1.0), _row("web", "c", 0.0)]
     with _connection(rows) as connection, pytest.raises(ValueError, match="'b' of domain 'web' occurs more than once"):
-        score_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="documents")
+        find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="documents")
 
 
 def test_thresholds_that_name_a_domain_twice_are_refused() -> None:
     with _connection([_row("web", "a", 1.0)]) as connection:
-        found = score_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="documents")
         connection.register("thresholds", pa.concat_tables([found, found]))
         with pytest.raises(ValueError, match="'web' has several"):
             selected(connection, selector_fingerprint="f")
@@ -217,7 +217,7 @@ def test_the_subset_selected_from_stored_tables_can_be_stored(root: Root) -> Non
     for domain, n in (("web", 10), ("code", 1)):
         lake.replace("scores", scores_of(domain, "1", n), where={"domain": domain, "shard": "1"})
     with connect(lake, "scores") as connection:
-        found = score_thresholds(connection, selector_fingerprint="f", fraction=0.2, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", fraction=0.2, budget="documents")
     lake.replace("thresholds", found)
     with connect(lake, "scores", "thresholds") as connection:
         lake.replace("selected_subset", selected(connection, selector_fingerprint="f"))

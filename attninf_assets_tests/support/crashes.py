@@ -86,7 +86,7 @@ class JournalledEngine(Engine):
             if chunk is None:
                 self._write({"ended": True})
                 return
-            self._write({"scored": [score.key for score in chunk]})
+            self._write({"scored": [score.doc_id for score in chunk]})
             self.on_chunk(chunk)
             yield chunk
 
@@ -98,14 +98,14 @@ class JournalledEngine(Engine):
 def journalled_engine(journal: Path) -> JournalledEngine:
     """The planted model, in chunks of about a dozen sentences, all alike, so that they can be counted."""
     torch.set_num_threads(1)
-    scoring._chunk_sizes = lambda budget: repeat(scoring._BUDGETS_PER_CHUNK * budget.tokens)
+    scoring._chunk_sizes = lambda token_budget: repeat(scoring._BUDGETS_PER_CHUNK * token_budget.tokens)
     return JournalledEngine(
         model=StreamedModel(planted_model()),
         tokenizer=tiny_tokenizer(),
         start_token=1,
         start_token_name="bos",
         max_tokens=64,
-        budget=TokenBudget(16),
+        token_budget=TokenBudget(16),
         journal=journal,
     )
 

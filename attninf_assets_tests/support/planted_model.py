@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers as tf
 
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 from benchmarks.rigs.made_up_text import VOCAB
 
 PLANTED = Head(1, 2)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from attninf_assets.influence.model.head import Mask
 from attninf_assets.influence.model.kernels import Documents, Kernel, Logits, document_by_document, per_query_head
-from attninf_assets.influence.model.masking import Mask, running_mean_of_values
+from attninf_assets.influence.model.masking import running_mean_of_values
 
 NAME = "attninf_packed"
 

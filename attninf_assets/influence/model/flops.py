@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attninf_assets.influence.model.masking import HeadSet, first_masked_layer
+from attninf_assets.influence.model.head import HeadSet, first_masked_layer
 
 
 @dataclass(frozen=True)

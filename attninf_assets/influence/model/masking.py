@@ -3,34 +3,9 @@
 Shapes: S streams (one model variant each), H query heads, K key/value heads, T tokens, D head dimension.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 
-Mask = Literal["uniform", "zero"]
-MASKS: tuple[Mask, ...] = ("uniform", "zero")
-
-
-@dataclass(frozen=True, order=True)
-class Head:
-    """A query head of a decoder layer; both numbers 0-based. Ordered by (layer, index)."""
-
-    layer: int
-    index: int
-
-    def __str__(self) -> str:
-        return f"L{self.layer}H{self.index}"
-
-
-HeadSet = frozenset[Head]
-BASE: HeadSet = frozenset()
-
-
-def first_masked_layer(streams: Iterable[HeadSet]) -> int | None:
-    """The lowest layer in which any stream differs from the base model; None where none does."""
-    return min((head.layer for heads in streams for head in heads), default=None)
+from attninf_assets.influence.model.head import Head, HeadSet
 
 
 def head_mask_SH(streams: list[HeadSet], *, layer: int, n_heads: int, device: torch.device) -> torch.Tensor | None:

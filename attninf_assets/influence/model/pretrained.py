@@ -5,13 +5,12 @@ Weights come from safetensors or GGUF, never from pickles, and no code that trav
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-NumericClass = Literal["float32", "bfloat16", "float8"]
-NUMERIC_CLASSES: tuple[NumericClass, ...] = ("float32", "bfloat16", "float8")
+from attninf_assets.influence.model.numeric_class import NumericClass
 
 
 def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.device) -> Any:

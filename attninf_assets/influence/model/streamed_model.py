@@ -13,9 +13,10 @@ import torch
 
 from attninf_assets.influence.model.attention import NAME, AttentionPass, Recorder, in_flight
 from attninf_assets.influence.model.flops import ModelFlops, model_flops
+from attninf_assets.influence.model.head import HeadSet, Mask, first_masked_layer
 from attninf_assets.influence.model.kernels import Documents, Kernel, document_by_document, to_device
 from attninf_assets.influence.model.loss import LogSumExp, Tile, log_sum_exp_in_place, predicted_R, token_losses_R
-from attninf_assets.influence.model.masking import HeadSet, Mask, first_masked_layer, head_mask_SH
+from attninf_assets.influence.model.masking import head_mask_SH
 from attninf_assets.influence.model.packing import Pack
 from attninf_assets.influence.model.pretrained import decoder_layers
 

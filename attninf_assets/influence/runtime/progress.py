@@ -4,7 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from attninf_assets.influence.runtime.token_budget import BudgetHalved
+
+@dataclass(frozen=True)
+class BudgetHalved:
+    """One report: the device's memory did not hold the tokens tried at once."""
+
+    device: str
+    tried: int  # tokens
+    tokens: int  # of the budget from now on
+
+    def __str__(self) -> str:
+        return f"{self.device} ran out of memory at {self.tried:,} tokens at once: going on with {self.tokens:,}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from attninf_assets.influence.runtime.progress import BudgetHalved
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,18 +25,6 @@ _OUT_OF_MEMORY = (
 
 
 _BEFORE_MORE = 8  # batches that fit before more is tried again
-
-
-@dataclass(frozen=True)
-class BudgetHalved:
-    """One report: the device's memory did not hold the tokens tried at once."""
-
-    device: str
-    tried: int  # tokens
-    tokens: int  # of the budget from now on
-
-    def __str__(self) -> str:
-        return f"{self.device} ran out of memory at {self.tried:,} tokens at once: going on with {self.tokens:,}"
 
 
 class TokenBudget:
@@ -96,7 +85,7 @@ def in_budget(
     work: Callable[[list[Item]], Result],
     *,
     size: Callable[[Item], int],
-    budget: TokenBudget,
+    token_budget: TokenBudget,
     device: torch.device,
     on_halved: Callable[[BudgetHalved], None],
 ) -> Iterator[Result]:
@@ -107,10 +96,10 @@ def in_budget(
     """
     waiting = deque(items)
     while waiting:
-        batch = _take(waiting, size, budget.tokens)
+        batch = _take(waiting, size, token_budget.tokens)
         result, error = _attempt(work, batch)
         if error is None:
-            budget.held()
+            token_budget.held()
             yield result  # type: ignore[misc]
             continue
         tried = sum(map(size, batch))
@@ -120,7 +109,7 @@ def in_budget(
                 f"model: free the device, use shorter windows or probes, or a smaller model ({error})"
             )
         waiting.extendleft(reversed(batch))
-        on_halved(budget.halve(tried, device=device))
+        on_halved(token_budget.halve(tried, device=device))
         _release(device)
 
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from attninf_assets.influence.model.attention import NAME, AttentionPass, current_pass, in_flight, packed_attention
+from attninf_assets.influence.model.head import BASE, Head, HeadSet
 from attninf_assets.influence.model.kernels import Documents, per_query_head, visible_QK
-from attninf_assets.influence.model.masking import BASE, Head, HeadSet
 from attninf_assets.influence.model.packing import Pack, Window, pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.token_budget import is_out_of_memory

@@ -48,7 +48,7 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset=score_thresholds)
 def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResult:
     """Per domain, what is at or above the threshold reaches the asked fraction; without its last one it does not."""
-    with connect(lake.lake(), "scores", "thresholds") as connection:
+    with connect(lake.tables(), "scores", "thresholds") as connection:
         counted = connection.execute(
             """
             WITH counted AS (
@@ -82,7 +82,7 @@ def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResul
 def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckResult:
     """Per domain, as many documents and tokens are selected as the thresholds count, all by the selector in use."""
     fingerprint = current_selector(lake.storage_root()).selector.fingerprint
-    with connect(lake.lake(), "selected_subset", "thresholds") as connection:
+    with connect(lake.tables(), "selected_subset", "thresholds") as connection:
         differing = connection.execute(
             """
             SELECT domain FROM thresholds FULL JOIN
@@ -122,7 +122,7 @@ def every_shard_is_current(
     context: dg.AssetCheckExecutionContext, corpus: CorpusResource, lake: LakeResource
 ) -> dg.AssetCheckResult:
     """Every shard that is registered is scored by the selector in use, and its file is there."""
-    tables = lake.lake()
+    tables = lake.tables()
     fingerprint = current_selector(tables.root).selector.fingerprint
     total = Counter(_states(context.instance, corpus, tables, fingerprint).values())
     return dg.AssetCheckResult(

@@ -25,7 +25,7 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
 
     `tables/documents` has a row per document with its source, size and text hash, and no text. Rows that cannot be
     documents are in `tables/quarantine` with the reason."""
-    tables = lake.lake()
+    tables = lake.tables()
 
     def index(key: str) -> dg.MaterializeResult:
         landed = corpus.landed_shard(key)

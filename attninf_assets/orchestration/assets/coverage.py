@@ -42,7 +42,7 @@ def score_coverage(
     and the last run failed. Not indexed: landed and registered, without documents. Source gone: the file is no longer
     there, whatever its scores. Also what scoring by this selector ran at and cost, shard by shard, and predicted
     against actual cost where it was previewed."""
-    tables = lake.lake()
+    tables = lake.tables()
     fingerprint = current_selector(tables.root).selector.fingerprint
     states = _states(context.instance, corpus, tables, fingerprint)
     by_domain = {
@@ -76,7 +76,7 @@ def score_coverage(
 class PreviewConfig(dg.Config):
     """What a run may say about the rescoring ahead."""
 
-    confirm: bool = Field(default=False, description="Approve a rescoring above the budget.")
+    confirm: bool = Field(default=False, description="Approve a rescoring above the spending limit.")
     tokens_per_second: float | None = Field(
         default=None, description="Of one device. Unset: as measured in the latest scoring runs."
     )
@@ -89,9 +89,9 @@ def rescoring_preview(
 ) -> dg.MaterializeResult:
     """What scoring everything that has no current score would cost, before it runs: documents, tokens, hours, money.
 
-    Tokens are estimated from bytes. Above the budget it fails until materialized with `confirm`; where a budget is set,
-    no run scores anything by a selector whose preview was not approved."""
-    tables = lake.lake()
+    Tokens are estimated from bytes. Above the spending limit it fails until materialized with `confirm`; where one is
+    set, no run scores anything by a selector whose preview was not approved."""
+    tables = lake.tables()
     fingerprint = current_selector(tables.root).selector.fingerprint
     with connect(tables, "documents", "scores", "scoring_runs") as connection:
         measured = measured_rates(connection)
@@ -109,7 +109,13 @@ def rescoring_preview(
     metadata = {
         "selector_fingerprint": fingerprint,
         **_known(asdict(estimate)),
-        **_known({"price_per_device_hour": cost.price_per_device_hour, "budget": cost.budget, **asdict(rates)}),
+        **_known(
+            {
+                "price_per_device_hour": cost.price_per_device_hour,
+                "spending_limit": cost.spending_limit,
+                **asdict(rates),
+            }
+        ),
         "confirmed": config.confirm,
     }
     if refusal is not None:

@@ -28,7 +28,7 @@ def lake_maintenance(
     """Small files merged, files that no version within the retention needs deleted, leftovers of killed runs swept.
 
     Safe beside running backfills. Scores by earlier selectors can be read by table version until this deletes them."""
-    tables = lake.lake()
+    tables = lake.tables()
     in_use = current_selector(tables.root).selector.fingerprint if has_selector(tables.root) else None
     cared, swept = maintain(tables, retention=timedelta(days=config.retention_days), selector_fingerprint=in_use)
     for path in [*swept.half_written, *swept.staged]:

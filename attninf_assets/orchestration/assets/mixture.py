@@ -46,7 +46,7 @@ def training_corpus(
     """The full corpus plus the selected subset at given weights (paper: 1 and 1), shuffled globally by seed.
 
     zstd Parquet files under `training_corpus/` and a `manifest.json` that names them with counts and hashes."""
-    tables = lake.lake()
+    tables = lake.tables()
     fingerprint = current_selector(tables.root).selector.fingerprint
     provenance = mix_provenance(tables, selector_fingerprint=fingerprint)
     settings = MixSettings(

@@ -23,7 +23,7 @@ _WARN = dg.AssetCheckSeverity.WARN
 def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose views hold the partition alone."""
     domain, shard = key.split(".")
-    with connect(lake.lake(), *tables, where={"domain": domain, "shard": shard}) as connection:
+    with connect(lake.tables(), *tables, where={"domain": domain, "shard": shard}) as connection:
         yield connection
 
 
@@ -45,7 +45,7 @@ def quarantine_is_small(key: str, lake: LakeResource) -> dg.AssetCheckResult:
 def document_ids_are_unique(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """No document of the shard has the id of another document of its domain, in this shard or any other."""
     domain, shard = key.split(".")
-    with connect(lake.lake(), "documents", where={"domain": domain}) as connection:
+    with connect(lake.tables(), "documents", where={"domain": domain}) as connection:
         repeated = connection.execute(
             "SELECT doc_id, count(*) FROM documents WHERE doc_id IN "
             "(SELECT doc_id FROM documents WHERE shard = $1) GROUP BY 1 HAVING count(*) > 1 LIMIT 10",

@@ -42,7 +42,7 @@ def attention_influence_scores(
 
     The attention influence score is (loss_reference - loss_base) / loss_base. Only documents whose text or whose
     selector changed are scored; a partition that is current is left as it is. An interrupted run is continued."""
-    tables = lake.lake()
+    tables = lake.tables()
 
     def score(key: str) -> dg.MaterializeResult:
         selector = current_selector(tables.root).selector

@@ -13,9 +13,8 @@ from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.metadata import column_schema, records
 from attninf_assets.orchestration.display.plots import score_distributions
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.scores.coverage import require_coverage, score_coverage
-from attninf_assets.selection.thresholds import score_thresholds as find_thresholds
-from attninf_assets.selection.thresholds import selected, selection_digest
+from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
+from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest
 from attninf_assets.selector.stored import current_selector
 from attninf_assets.store.query import connect
 
@@ -47,10 +46,10 @@ def score_thresholds(
     """Per domain, the score and doc_id of the last document kept when the wanted fraction is kept, computed by DuckDB.
 
     Documents rank by (score, doc_id), so the number kept is exact. Only scores of the selector in use count."""
-    tables = lake.lake()
+    tables = lake.tables()
     fingerprint = current_selector(tables.root).selector.fingerprint
     with connect(tables, "documents", "scores") as connection:
-        coverage = score_coverage(connection, selector_fingerprint=fingerprint)
+        coverage = coverage_by_domain(connection, selector_fingerprint=fingerprint)
         require_coverage(coverage, at_least=config.min_coverage)
         thresholds = find_thresholds(
             connection, selector_fingerprint=fingerprint, fraction=config.fraction, budget=config.budget
@@ -96,7 +95,7 @@ def score_thresholds(
 @transient_faults_retried
 def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """The documents at or above their domain's threshold: the reasoning-intensive part of the corpus, by id."""
-    tables = lake.lake()
+    tables = lake.tables()
     fingerprint = current_selector(tables.root).selector.fingerprint
     with connect(tables, "scores", "thresholds") as connection:
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))

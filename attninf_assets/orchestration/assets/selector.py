@@ -83,7 +83,7 @@ def retrieval_probes(
     """Synthetic 3-shot key-passage retrieval prompts, whose values are sentences from the corpus's own files.
 
     Sampled when materialized and then left standing: new shards never change the selector."""
-    tables = lake.lake()
+    tables = lake.tables()
     directory = local_directory(tables.root, pinned_model(tables.root).directory, cache=lake.model_cache())
     sentences = sample_sentences(
         corpus.shards(), n=_N_SENTENCES, seed=config.seed, storage_options=corpus.source_options()
@@ -143,7 +143,7 @@ def retrieval_heads(
 
     Masking them makes the reference model. `tables/head_scores` has every head's score. The data version is the
     selector's fingerprint, the only thing that decides whether a score is current."""
-    tables = lake.lake()
+    tables = lake.tables()
     model = pinned_model(tables.root)
     claim_device()
     device = choose_device()

@@ -24,7 +24,7 @@ def retire(
     """Takes the shards' rows out of scores, documents and quarantine, and deletes their partitions.
 
     Refuses, before anything is deleted, a shard whose file is still there."""
-    tables = lake.lake()
+    tables = lake.tables()
     partitions = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
     known = partitions | {f"{domain}.{name}" for domain, name in stored_shards(tables)}
     chosen = to_retire(

@@ -37,7 +37,7 @@ class LakeResource(dg.ConfigurableResource):
         """Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind; looks for no credentials."""
         self._root_with(NO_OPTIONS)
 
-    def lake(self) -> Lake:
+    def tables(self) -> Lake:
         """The tables under the root. Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind."""
         return Lake(self.storage_root())
 
@@ -130,22 +130,22 @@ class CostResource(dg.ConfigurableResource):
     """What device time costs, and what a rescoring may cost without being confirmed."""
 
     price_per_device_hour: float = Field(description="Money for an hour of one device (ATTNINF_DEVICE_HOUR_PRICE).")
-    budget: float | None = Field(description="Money; None where there is no limit (ATTNINF_BUDGET).")
+    spending_limit: float | None = Field(description="Money; None where there is no limit (ATTNINF_BUDGET).")
 
     def refusal(self, estimate: Estimate) -> str | None:
-        """Why the estimate needs to be confirmed, None where it is within the budget."""
-        if self.budget is None:
+        """Why the estimate needs to be confirmed, None where it is within the spending limit."""
+        if self.spending_limit is None:
             return None
         if estimate.money is None:
             return "what scoring costs was never measured here: give tokens_per_second and bytes_per_token"
-        if estimate.money <= self.budget:
+        if estimate.money <= self.spending_limit:
             return None
         would_cost = f"scoring {estimate.documents:,} documents would cost {estimate.money:,.2f}"
-        return f"{would_cost}, above the budget of {self.budget:,.2f}"
+        return f"{would_cost}, above the spending limit of {self.spending_limit:,.2f}"
 
     def require_approval(self, root: Root, selector_fingerprint: str) -> None:
-        """Raises `ValueError` where there is a budget and the selector's last preview was not approved."""
-        if self.budget is None:
+        """Raises `ValueError` where there is a spending limit and the selector's last preview was not approved."""
+        if self.spending_limit is None:
             return
         approval = read_approval(root, selector_fingerprint)
         if approval is None:

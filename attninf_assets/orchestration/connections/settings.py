@@ -14,7 +14,7 @@ from attninf_assets.orchestration.connections.resources import (
     LakeResource,
     SelectorResource,
 )
-from attninf_assets.selector.pinning import HUB_ID
+from attninf_assets.selector.model_source import HUB_ID
 
 SETTINGS = (
     "ATTNINF_ROOT",
@@ -65,7 +65,8 @@ def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
         "corpus": corpus,
         "selector": SelectorResource(source=source, sample_dir=sample_dir),
         "cost": CostResource(
-            price_per_device_hour=_amount("ATTNINF_DEVICE_HOUR_PRICE", "0"), budget=budget_from_environment()
+            price_per_device_hour=_amount("ATTNINF_DEVICE_HOUR_PRICE", "0"),
+            spending_limit=spending_limit_from_environment(),
         ),
     }
 
@@ -78,7 +79,7 @@ def rescore_policy_from_environment() -> RescorePolicy:
     return RescorePolicy(value)
 
 
-def budget_from_environment() -> float | None:
+def spending_limit_from_environment() -> float | None:
     """What a rescoring may cost unconfirmed (ATTNINF_BUDGET), None where that is unset or `unlimited`."""
     return None if _setting("ATTNINF_BUDGET", "unlimited") == "unlimited" else _amount("ATTNINF_BUDGET", "0")
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attninf_assets.influence.model.masking import Head
+from attninf_assets.influence.model.head import Head
 
 _BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
 _PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c", "#5b5f66", "#a8b13b", "#3fa7b5"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.influence.acceleration.float8 import Float8Linear, quantized, to_float8
-from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.verification import verified_model
 from attninf_assets.influence.verification.verified_model import verified

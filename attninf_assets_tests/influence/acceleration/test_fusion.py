@@ -6,7 +6,7 @@ import torch
 
 from attninf_assets.influence.acceleration.float8 import Float8Linear, quantized
 from attninf_assets.influence.acceleration.fusion import fuse, fused_log_sum_exp, unfuse
-from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.verification import verified_model
 from attninf_assets.influence.verification.verified_model import verified

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from attninf_assets.influence.acceleration.onednn import OneDnnLinear, has_onednn, onednn_tiles, restore, to_onednn
 from attninf_assets.influence.model import loss
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.loss import token_losses_R
-from attninf_assets.influence.model.masking import BASE, Head
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.model.pretrained import decoder_layers
 from attninf_assets.influence.verification import verified_model

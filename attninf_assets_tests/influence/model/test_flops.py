@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from attninf_assets.influence.model.flops import ModelFlops, model_flops
-from attninf_assets.influence.model.masking import BASE, Head
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets_tests.support.tiny_models import N_LAYERS, WINDOW, tiny_model
 

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.influence.model.masking import BASE, Head, first_masked_layer, head_mask_SH, running_mean_of_values
+from attninf_assets.influence.model.head import BASE, Head, first_masked_layer
+from attninf_assets.influence.model.masking import head_mask_SH, running_mean_of_values
 
 CPU = torch.device("cpu")
 head_sets = st.frozensets(st.builds(Head, st.integers(0, 5), st.integers(0, 3)), max_size=6)

@@ -9,12 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from attninf_assets.influence.model.pretrained import (
-    choose_numeric_class,
-    context_length,
-    load_model,
-    start_token,
-)
+from attninf_assets.influence.model.pretrained import choose_numeric_class, context_length, load_model, start_token
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.selector.pinning import pin_model
 from attninf_assets_tests.support.tiny_models import CONTEXT, tiny_model

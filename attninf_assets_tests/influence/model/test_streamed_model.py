@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.influence.model.masking import BASE, Head, HeadSet, Mask
+from attninf_assets.influence.model.head import BASE, Head, HeadSet, Mask
 from attninf_assets.influence.model.packing import Window, cut_into_windows, pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget
@@ -97,9 +97,9 @@ def test_a_streams_losses_do_not_depend_on_the_streams_beside_it(
 
 
 @settings(deadline=None, max_examples=20)
-@given(texts=documents_, heads=head_sets, budget=st.integers(2, 80), max_tokens=st.integers(2, 30))
+@given(texts=documents_, heads=head_sets, token_budget=st.integers(2, 80), max_tokens=st.integers(2, 30))
 def test_a_documents_loss_does_not_depend_on_the_token_budget_and_equals_the_oracle_window_by_window(
-    texts: list[list[int]], heads: HeadSet, budget: int, max_tokens: int
+    texts: list[list[int]], heads: HeadSet, token_budget: int, max_tokens: int
 ) -> None:
     model = streamed("mistral")
     windows = [w for n, ids in enumerate(texts) for w in cut_into_windows(n, ids, max_tokens=max_tokens)]
@@ -108,12 +108,12 @@ def test_a_documents_loss_does_not_depend_on_the_token_budget_and_equals_the_ora
         windows,
         lambda some: pack(some, start_token=START),
         size=lambda window: window.n_tokens,
-        budget=TokenBudget(budget),
+        token_budget=TokenBudget(token_budget),
         device=model.device,
         on_halved=lambda halved: pytest.fail(str(halved)),
     )
     for packed in packs:
-        assert len(packed.input_ids_T) <= budget or len(packed.windows) == 1
+        assert len(packed.input_ids_T) <= token_budget or len(packed.windows) == 1
         [losses_R] = model.losses_SR(packed, [heads])
         for window, part in zip(
             packed.windows, losses_R.split([len(w.token_ids) for w in packed.windows]), strict=True

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attninf_assets.influence.runtime import progress
-from attninf_assets.influence.runtime.progress import Progress, ProgressClock
-from attninf_assets.influence.runtime.token_budget import BudgetHalved
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress, ProgressClock
 
 
 @pytest.fixture

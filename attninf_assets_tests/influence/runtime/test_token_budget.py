@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attninf_assets.influence.runtime.token_budget import BudgetHalved, TokenBudget, in_budget, is_out_of_memory
+from attninf_assets.influence.runtime.progress import BudgetHalved
+from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget, is_out_of_memory
 
 CPU = torch.device("cpu")
 sizes_ = st.lists(st.integers(1, 30), max_size=20)
@@ -28,38 +29,40 @@ class SmallDevice:
         return sum(batch)
 
 
-def worked(sizes: list[int], device: SmallDevice, budget: TokenBudget) -> tuple[list[int], list[BudgetHalved]]:
+def worked(sizes: list[int], device: SmallDevice, token_budget: TokenBudget) -> tuple[list[int], list[BudgetHalved]]:
     reports: list[BudgetHalved] = []
-    results = in_budget(sizes, device, size=lambda n: n, budget=budget, device=CPU, on_halved=reports.append)
+    results = in_budget(
+        sizes, device, size=lambda n: n, token_budget=token_budget, device=CPU, on_halved=reports.append
+    )
     return list(results), reports
 
 
-@given(sizes=sizes_, budget=st.integers(1, 60))
+@given(sizes=sizes_, token_budget=st.integers(1, 60))
 def test_batches_keep_the_order_respect_the_budget_and_could_not_have_held_one_more(
-    sizes: list[int], budget: int
+    sizes: list[int], token_budget: int
 ) -> None:
     device = SmallDevice(10**9)
-    results, reports = worked(sizes, device, TokenBudget(budget))
+    results, reports = worked(sizes, device, TokenBudget(token_budget))
     assert [n for batch in device.done for n in batch] == sizes
     assert results == [sum(batch) for batch in device.done]
     assert not reports
     for number, batch in enumerate(device.done):
-        assert sum(batch) <= budget or len(batch) == 1
+        assert sum(batch) <= token_budget or len(batch) == 1
         if number + 1 < len(device.done):
-            assert sum(batch) + device.done[number + 1][0] > budget
+            assert sum(batch) + device.done[number + 1][0] > token_budget
 
 
-@given(sizes=sizes_, budget=st.integers(1, 500), holds=st.integers(30, 200))
+@given(sizes=sizes_, token_budget=st.integers(1, 500), holds=st.integers(30, 200))
 def test_every_item_is_worked_on_exactly_once_in_order_whatever_the_memory_holds(
-    sizes: list[int], budget: int, holds: int
+    sizes: list[int], token_budget: int, holds: int
 ) -> None:
     device = SmallDevice(holds)
-    kept = TokenBudget(budget)
+    kept = TokenBudget(token_budget)
     _, reports = worked(sizes, device, kept)
     assert [n for batch in device.done for n in batch] == sizes
     assert len(device.tried) == len(device.done) + len(reports)
     assert all(report.tried > holds for report in reports)
-    assert kept.tokens <= budget
+    assert kept.tokens <= token_budget
     assert all(2 * report.tokens <= report.tried for report in reports)
 
 
@@ -77,7 +80,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        list(in_budget([1, 2], work, size=int, budget=TokenBudget(9), device=CPU, on_halved=lambda _: None))
+        list(in_budget([1, 2], work, size=int, token_budget=TokenBudget(9), device=CPU, on_halved=lambda _: None))
 
 
 @pytest.mark.parametrize(
@@ -116,18 +119,18 @@ def test_a_halved_budget_is_remembered_for_the_same_device_model_and_window_only
 
 def test_a_small_batch_that_does_not_fit_lowers_the_budget_only_for_a_while(tmp_path: Path) -> None:
     """Something else has the device's memory: what is left of a chunk is no measure of what the device can hold."""
-    budget = TokenBudget(32768, memory=tmp_path)
-    budget.halve(550, device=CPU)
-    assert budget.tokens == 275
+    token_budget = TokenBudget(32768, memory=tmp_path)
+    token_budget.halve(550, device=CPU)
+    assert token_budget.tokens == 275
     assert TokenBudget(32768, memory=tmp_path).tokens == 32768
     sizes = [200] * 3000
     device = SmallDevice(10**9)
-    worked(sizes, device, budget)
-    assert budget.tokens == 32768
+    worked(sizes, device, token_budget)
+    assert token_budget.tokens == 32768
     assert [n for batch in device.done for n in batch] == sizes
-    budget.halve(20000, device=CPU)
-    worked(sizes, device, budget)
-    assert budget.tokens == 10000, "what did not fit when it was most of the budget is not tried again"
+    token_budget.halve(20000, device=CPU)
+    worked(sizes, device, token_budget)
+    assert token_budget.tokens == 10000, "what did not fit when it was most of the budget is not tried again"
 
 
 def test_what_is_remembered_only_ever_falls(tmp_path: Path) -> None:

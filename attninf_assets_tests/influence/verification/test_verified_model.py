@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attninf_assets.influence.model import attention, kernels
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.kernels import Documents, Kernel, Logits, document_by_document
-from attninf_assets.influence.model.masking import BASE, Head
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.model.pretrained import load_model
 from attninf_assets.influence.model.streamed_model import StreamedModel

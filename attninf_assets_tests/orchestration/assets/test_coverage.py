@@ -134,9 +134,11 @@ def test_above_the_budget_nothing_is_scored_until_confirmed(
     pipeline.run(["attention_influence_scores"], SHARDS[0])  # current: costs nothing, asks nobody
     with pytest.raises(ValueError, match="materialize rescoring_preview for the selector in use first"):
         pipeline.run(["attention_influence_scores"], SHARDS[1])
-    with pytest.raises(dg.Failure, match=r"scoring 50 documents would cost .* above the budget of 0\.01"):
+    with pytest.raises(dg.Failure, match=r"scoring 50 documents would cost .* above the spending limit of 0\.01"):
         pipeline.run(["rescoring_preview"])
-    with pytest.raises(ValueError, match=r"above the budget of 0\.01; materialize rescoring_preview with confirm"):
+    with pytest.raises(
+        ValueError, match=r"above the spending limit of 0\.01; materialize rescoring_preview with confirm"
+    ):
         pipeline.run(["attention_influence_scores"], SHARDS[1])
     pipeline.run(["rescoring_preview"], config={"rescoring_preview": {"config": {"confirm": True}}})
     pipeline.run(["attention_influence_scores"], SHARDS[1])

@@ -167,7 +167,7 @@ def test_a_profile_whose_process_gives_temporary_credentials_is_asked_again_befo
         give(s3_options)
         resource = resources_from_environment()["lake"]
         assert isinstance(resource, LakeResource)
-        lake = resource.lake()
+        lake = resource.tables()
         lake.replace("scores", scores_of("web", "a", 3))
         give(RENEWED)
         proxy.expired = {s3_options["AWS_ACCESS_KEY_ID"]}
@@ -196,7 +196,7 @@ def test_temporary_credentials_are_fetched_once_for_all_that_asks(
     def options() -> Mapping[str, str]:
         resource = resources_from_environment()["lake"]
         assert isinstance(resource, LakeResource)
-        return resource.lake().root.storage_options
+        return resource.tables().root.storage_options
 
     first, n_calls = options(), calls.read_text()
     assert first["AWS_ACCESS_KEY_ID"].startswith("key-")
