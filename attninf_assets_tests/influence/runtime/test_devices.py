@@ -15,7 +15,7 @@ from attninf_assets.influence.runtime.devices import DevicesBusyError, claim_dev
 HOLD = """
 import sys, time
 from pathlib import Path
-from attninf_assets.devices import hold_device
+from attninf_assets.influence.runtime.devices import hold_device
 held = hold_device(["0", "1"], locks=Path(sys.argv[1]), patience=60)
 print(held.name, flush=True)
 sys.stdin.readline()
