@@ -10,6 +10,8 @@ from attninf_assets.sample import model
 from attninf_assets.sample.model import SHA256, fetch_sample_model
 from attninf_assets_tests.support.fixtures_models import SAMPLE
 
+pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
+
 CONTENT = b"GGUF, or something like it"
 NAME = Path(model.WEIGHTS).name
 

@@ -15,6 +15,8 @@ from attninf_assets.selector.pinning import pin_model
 from attninf_assets_tests.support.tiny_models import CONTEXT, tiny_model
 from benchmarks.rigs.made_up_text import tiny_tokenizer
 
+pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
+
 CPU = torch.device("cpu")
 
 
