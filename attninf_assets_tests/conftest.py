@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from attninf_assets.influence.runtime import devices
 from attninf_assets.store.root import Root
 from benchmarks.rigs.s3 import s3_server
+
+# A busy machine is no reason to fail: time is no part of what these tests say.
+settings.register_profile("attninf_assets", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("attninf_assets")
 
 
 @pytest.fixture(scope="session")
