@@ -24,15 +24,14 @@ test: environment browser
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy attninf_assets attninf_assets_tests benchmarks
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: environment
 	$(BIN)/python -m benchmarks
 
 docs: environment
-	$(BIN)/mkdocs build --strict --quiet
-	@echo "site/index.html"
+	$(BIN)/mkdocs build --strict
 
 # The browser of the tests that click; they are skipped, and say so, where it cannot be had.
 browser:
