@@ -1,4 +1,4 @@
-# The four commands of the README. Nothing here needs more than Python >= 3.11 and a package index.
+# The commands of the README. Nothing here needs more than Python >= 3.11 and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,11 @@ INSTALLED := $(VENV)/.installed
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := true
+export NO_MKDOCS_2_WARNING := 1
 # Threads that wait without spinning: on a busy machine two threads are otherwise slower than one.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test ui bench environment browser format clean
+.PHONY: demo test ui bench docs environment browser format clean
 
 demo: environment
 	$(BIN)/python -m attninf_assets.demo
@@ -23,10 +24,14 @@ test: environment browser
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy attninf_assets attninf_assets_tests benchmarks
+	$(BIN)/mkdocs build --strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: environment
 	$(BIN)/python -m benchmarks
+
+docs: environment
+	$(BIN)/mkdocs build --strict
 
 # The browser of the tests that click; they are skipped, and say so, where it cannot be had.
 browser:

@@ -45,7 +45,7 @@ class CopyRecorder:
 
 @dataclass(frozen=True)
 class AnswerInContext:
-    """A probe's answer as the heads see it."""
+    """The positions that predict a probe's answer, and those that hold the tokens to be copied."""
 
     first: int  # the position that predicts the first answer token
     end: int  # just behind the position that predicts the last

@@ -13,7 +13,7 @@ MIN_EFFECT = 0.1  # nats on the answer's tokens; less is no effect worth a scori
 
 @dataclass(frozen=True)
 class AnswerLoss:
-    """How a masked model does on the probes' answers."""
+    """How well a model, masked or not, predicts the probes' answers."""
 
     loss: float  # mean cross-entropy in nats over answer tokens
     token_accuracy: float
@@ -21,7 +21,7 @@ class AnswerLoss:
 
 @dataclass(frozen=True)
 class HeadEvidence:
-    """The base model, the reference model and the random controls on the same probes."""
+    """Answer losses of base model, reference model and random control sets on the same probes."""
 
     base: AnswerLoss
     reference: AnswerLoss

@@ -1,4 +1,4 @@
-"""Do the chosen heads matter? Masking them must cost the probes far more than masking others from the same layers does.
+"""Evidence that the chosen heads matter: masking them costs the probes far more than masking others of their layers.
 
 One random control proves nothing: a single head can carry it. So several equal-sized sets are drawn from the same
 layers, their *median* is what the retrieval heads are held against, and single heads that alone carry most of an

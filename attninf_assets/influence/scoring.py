@@ -34,7 +34,7 @@ class Text:
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """Losses in nats per token over the document's own tokens, and the score they make."""
+    """A document's losses under base and reference model, in nats per token over its own tokens, and its score."""
 
     doc_id: str
     n_tokens: int

@@ -14,7 +14,9 @@ MAX_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Selector:
-    """Everything that decides a score, and nothing else."""
+    """A pinned model, its retrieval heads and the settings it scores by: all that decides a score, and nothing else.
+
+    Raises `ValueError` naming the field where one has a value that is not allowed."""
 
     model_digest: str  # sha256 over the weight files and the architecture
     tokenizer_digest: str

@@ -79,7 +79,7 @@ class Manifest:
 
 
 def verify_training_corpus(root: Root) -> list[str]:
-    """Read the whole training corpus again: every way in which it differs from its manifest, none if all is well."""
+    """Every way in which the training corpus, read as a whole, differs from its manifest; none if all is well."""
     if not root.exists(_MANIFEST):
         return [f"{_MANIFEST}: missing"]
     manifest = Manifest.read(root)

@@ -134,7 +134,7 @@ def mix_provenance(lake: Lake, *, selector_fingerprint: str) -> dict[str, Any]:
 
 
 def documents_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """Changes when a document of the view `documents` comes, goes or gets another text, whatever their order."""
+    """A digest of the view `documents` that changes when one comes, goes or gets another text, whatever their order."""
     ((count, digest),) = connection.execute(
         "SELECT count(*), bit_xor(md5_number_lower("
         "concat_ws(chr(0), domain, shard, doc_id, text_sha256))) FROM documents"

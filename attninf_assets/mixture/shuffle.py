@@ -27,7 +27,7 @@ _ROW_OVERHEAD = 200  # characters' worth of memory of a row without its text
 
 
 class Row(NamedTuple):
-    """A row of the training corpus on its way; all but the text identify it."""
+    """A row of the training corpus before the shuffle; all fields but the text identify it."""
 
     domain: str
     doc_id: str
@@ -37,13 +37,13 @@ class Row(NamedTuple):
 
 
 def random_bits(purpose: str, seed: int, source: str, copy: int, domain: str, doc_id: str) -> int:
-    """64 bits that look random and depend on nothing but the arguments, on any machine."""
+    """A pseudo-random 64-bit number that depends on the arguments alone, and is the same on any machine."""
     text = f"{purpose}:{seed}:{source}:{copy}:{len(domain)}:{domain}:{doc_id}"
     return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[:8], "big")
 
 
 class Shuffle:
-    """Takes rows in any order and gives them back in the one order their keys define.
+    """A global shuffle on disk: rows are added in any order and come back in the order of their random keys.
 
     At most one bucket of text is in memory at a time (about twice, while it is sorted).
     """
@@ -56,7 +56,7 @@ class Shuffle:
         self._buffered = 0
 
     def add(self, row: Row) -> None:
-        """Take a row."""
+        """Add a row."""
         key = random_bits("order", self._seed, row.source, row.copy, row.domain, row.doc_id)
         self._buffers.setdefault(key * self._n_buckets >> 64, []).append((key, row))
         self._buffered += len(row.text) + _ROW_OVERHEAD

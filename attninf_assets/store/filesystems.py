@@ -40,7 +40,7 @@ class FoundFile:
 
 
 def options_now(storage_options: StorageOptions) -> Mapping[str, str]:
-    """The options as they are at this moment."""
+    """The storage options to use now; what gives them is asked anew, so that credentials are fresh."""
     return storage_options() if callable(storage_options) else storage_options
 
 

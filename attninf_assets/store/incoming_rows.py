@@ -47,7 +47,7 @@ def _column(name: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedAr
 
 
 class Replay:
-    """The rows to write, as often as asked."""
+    """Rows that can be read more than once, for a write that may have to be tried again."""
 
     def __init__(self, table: pa.Table | None, spool: Path | None) -> None:
         self._table = table
@@ -61,7 +61,7 @@ class Replay:
 
 @contextmanager
 def replayable(name: str, data: pa.Table | pa.RecordBatchReader, where: Mapping[str, str]) -> Iterator[Replay]:
-    """Rows of a table, conforming to it; a stream of them waits on local disk for as long as the context lasts."""
+    """Make rows conform to a table and readable more than once; a stream is kept on local disk inside the context."""
     if isinstance(data, pa.Table):
         yield Replay(conform(name, data, where=where), None)
         return

@@ -63,7 +63,7 @@ def maintain(
 
 
 def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None) -> Swept:
-    """Delete half-written files and the staged scores of selectors not in use, where nothing is younger than that."""
+    """Delete half-written files, and staged scores of selectors not in use, that are older than `older_than`."""
     half_written = [
         path
         for directory in ("tables", "staging", "selectors", "training_corpus")

@@ -41,7 +41,7 @@ class _Mark:
 
 @dataclass
 class Handle:
-    """An open table, and what was found of it."""
+    """An open Delta table, the options it was opened with, and the snapshot that it stands on."""
 
     table: DeltaTable
     options: Mapping[str, str] = field(repr=False)  # it was opened with
@@ -55,12 +55,12 @@ _snapshots: OrderedDict[tuple[str, int], tuple[_Mark, Snapshot]] = OrderedDict()
 
 
 def storage_options(root: Root) -> dict[str, str]:
-    """What delta-rs is to open the root's tables with now."""
+    """The options with which delta-rs opens the root's tables now, credentials included."""
     return {**_PATIENCE, **root.storage_options}
 
 
 def take(root: Root, name: str) -> Handle | None:
-    """The table as it is now, for the caller alone; None if there is none. Give it back with `keep`.
+    """The table at its newest version, for the caller alone; None if there is none. Give it back with `keep`.
 
     Raises ValueError where the table is not ours.
     """
@@ -78,7 +78,7 @@ def take(root: Root, name: str) -> Handle | None:
 
 
 def keep(root: Root, name: str, handle: Handle) -> None:
-    """Let the next one take the handle."""
+    """Put back a handle, for the next `take` of the table."""
     uri = root.table_uri(name)
     with _lock:
         _put(_handles, uri, handle)

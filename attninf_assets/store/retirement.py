@@ -54,7 +54,7 @@ def _emptied(lake: Lake, name: str, *, domain: str, shard: str) -> int:
 
 
 def to_retire(wanted: Sequence[str], *, known: Set[str], landed: Set[str], domains: Set[str]) -> list[str]:
-    """The keys to retire: those `wanted`, or without any every one `known` that is not `landed`; sorted.
+    """The shard keys to retire, sorted: those `wanted`; if none are, every `known` one that is not `landed`.
 
     `known` are stored or have a partition, `landed` have their file, `domains` are the corpus file's. Raises
     `ValueError` naming the key where a wanted one is landed or unknown, and naming the domain where none is wanted and

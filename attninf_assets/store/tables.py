@@ -152,9 +152,9 @@ class Lake:
     def partitions_written(
         self, name: str, *, since: int | None, until: int, where: Mapping[str, str]
     ) -> list[dict[str, str]]:
-        """The partitions within `where` with a file at version `until` that was not there at `since`, None: before all.
+        """The partitions within `where` that were written after version `since` (None: ever), as of version `until`.
 
-        So those written in between, by whomever, a compaction included.
+        That is, those with a file at `until` that was not there at `since`, whoever wrote it, a compaction included.
         """
         wanted = self._checked(name, where)
         before = None if since is None else snapshot_at(self.root, name, since)
@@ -178,7 +178,7 @@ class Lake:
         return snapshot.dataset(name, where, pafs.SubTreeFileSystem(path, filesystem))
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
-        """What `write` returns for the table as it is now; tried again over every commit that gets in its way."""
+        """Call `write` with the table as it is now, again after each commit that comes first; return what it does."""
         begin = time.monotonic()
         for attempt in range(_ATTEMPTS):
             handle = self._taken(name)

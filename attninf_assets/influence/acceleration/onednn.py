@@ -37,13 +37,13 @@ class OneDnnTile(OneDnnLinear):
 
 
 def has_onednn(device: torch.device) -> bool:
-    """Whether this installation of PyTorch can multiply there with oneDNN."""
+    """Whether this installation of PyTorch can compute products on the device with oneDNN."""
     built = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return device.type == "cpu" and built
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether oneDNN multiplies 16-bit numbers there; without it they are slow on a CPU."""
+    """Whether oneDNN computes 16-bit products on the device; without it they are slow on a CPU."""
     return has_onednn(device) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

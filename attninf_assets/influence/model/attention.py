@@ -25,7 +25,7 @@ Recorder = Callable[[int, torch.Tensor, torch.Tensor, int | None], None]
 
 @dataclass
 class AttentionPass:
-    """What the attention function has to know about the forward pass in flight."""
+    """What the attention function needs to know of a forward pass: documents, masked heads, kernel, recorder."""
 
     documents: Documents
     head_masks: Mapping[int, torch.Tensor] = field(default_factory=dict)  # layer -> bool [S, H]

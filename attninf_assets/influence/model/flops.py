@@ -38,7 +38,9 @@ class ModelFlops:
 
 
 def model_flops(model: Any, layers: Sequence[torch.nn.Module]) -> ModelFlops:
-    """Counted from the parameters: every weight matrix of a layer meets every token, of experts only the chosen."""
+    """A model's FLOPs, counted from its parameters.
+
+    Each token meets every weight matrix of a layer, of experts only the chosen."""
     config = model.config.get_text_config()
     n_heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // n_heads

@@ -38,7 +38,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Logits:
-    """What a layer's attention logits are made of beside q·k."""
+    """What a layer does to its logits q·k: scale, window, soft cap, and sinks beside them."""
 
     scale: float
     window: int | None = None  # positions a query reaches back to, its own included
@@ -52,7 +52,7 @@ Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents, Logits],
 def document_by_document(
     q_SHTD: torch.Tensor, k_SKTD: torch.Tensor, v_SKTD: torch.Tensor, documents: Documents, logits: Logits
 ) -> torch.Tensor:
-    """One call a document, on any device; [S, H, T, D] out."""
+    """Packed attention by one kernel call for each document, on any device; [S, H, T, D] out."""
     out_SHTD = q_SHTD.new_empty(*q_SHTD.shape[:3], v_SKTD.shape[-1])
     for start, end in documents.bounds:
         q, k, v = q_SHTD[:, :, start:end], k_SKTD[:, :, start:end], v_SKTD[:, :, start:end]
@@ -63,7 +63,7 @@ def document_by_document(
 def variable_length(
     q_SHTD: torch.Tensor, k_SKTD: torch.Tensor, v_SKTD: torch.Tensor, documents: Documents, logits: Logits
 ) -> torch.Tensor:
-    """`variable_length_split` with a document's sums always in one order, where the device's kernel can be told."""
+    """`variable_length_split` with each document's sums in a fixed order, where the device's kernel offers that."""
     return variable_length_split(q_SHTD, k_SKTD, v_SKTD, documents, logits, num_splits=1)
 
 
@@ -112,7 +112,7 @@ def variable_length_split(
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
-    """The kernels that may serve there, the fastest first; the last serves everywhere."""
+    """The attention kernels for a device and a type, fastest first; the last works everywhere."""
     fused = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     return [variable_length, variable_length_split, document_by_document] if fused else [document_by_document]
 

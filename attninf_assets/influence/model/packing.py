@@ -37,7 +37,7 @@ class Pack:
 
     @property
     def lengths(self) -> list[int]:
-        """Of each window in the row, start token included."""
+        """Length of each window in the row, start token included."""
         return [end - start for start, end in self.bounds]
 
     @property
@@ -62,12 +62,12 @@ def cut_into_windows(
 
 
 def longest_first(windows: Sequence[Window]) -> list[Window]:
-    """The order in which windows are packed: what needs most memory comes first, equals keep their order."""
+    """The windows in the order in which they are packed: longest first, equals keep their order."""
     return sorted(windows, key=lambda window: -window.n_tokens)
 
 
 def pack(windows: Sequence[Window], *, start_token: int) -> Pack:
-    """One row of the given windows."""
+    """The windows packed back to back into one row."""
     start = np.array([start_token])
     ids = np.concatenate([part for window in windows for part in (start, np.asarray(window.token_ids, dtype=np.int64))])
     positions = np.concatenate([np.arange(window.n_tokens) for window in windows])

@@ -50,7 +50,7 @@ class LinearLayer:
     linear: torch.nn.Linear
 
     def put(self, module: torch.nn.Module) -> None:
-        """Let `module` take its place."""
+        """Put `module` in its place in the model."""
         setattr(self.parent, self.name, module)
 
 
@@ -73,7 +73,7 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def start_token(tokenizer: Any) -> tuple[str, int]:
-    """What opens every window: ("bos", its id), or ("eos", its id) where there is no BOS."""
+    """The start token of every window: ("bos", its id), or ("eos", its id) where there is no BOS."""
     if tokenizer.bos_token_id is not None:
         return "bos", tokenizer.bos_token_id
     return "eos", tokenizer.eos_token_id
@@ -85,7 +85,7 @@ def context_length(config: Any) -> int | None:
 
 
 def choose_numeric_class(device: torch.device) -> NumericClass:
-    """bfloat16 where the matrix units have it, float32 elsewhere."""
+    """The default numeric class on a device: bfloat16 on CUDA, float32 elsewhere."""
     return "bfloat16" if device.type == "cuda" else "float32"
 
 

@@ -60,11 +60,11 @@ class StreamedModel:
 
     @cached_property
     def flops(self) -> ModelFlops:
-        """What a pass of this model has to compute."""
+        """The model's FLOPs, part by part."""
         return model_flops(self.model, list(self._layers))
 
     def useful_flops(self, pack: Pack, streams: Sequence[HeadSet]) -> float:
-        """FLOPs that the losses of the pack under the streams cannot do without."""
+        """Useful FLOPs of computing the pack's losses under the streams."""
         return self.flops.of(pack.lengths, streams, n_predicted=pack.n_tokens, share_trunk=self.share_trunk)
 
     @torch.inference_mode()

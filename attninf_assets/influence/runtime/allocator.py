@@ -14,7 +14,7 @@ _LARGEST = 2**30
 
 
 def keep_freed_memory() -> None:
-    """From now on memory that this process frees is used again rather than returned; where libc is glibc."""
+    """Make this process use freed memory again rather than return it to the system; where libc is glibc."""
     if platform.libc_ver()[0] == "glibc":
         set_thresholds(mmap=_LARGEST, trim=_NEVER)
 

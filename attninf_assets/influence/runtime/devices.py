@@ -33,7 +33,7 @@ class HeldDevice:
     lock: TextIOWrapper
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the device for other processes."""
         self.lock.close()
 
 
@@ -99,7 +99,7 @@ def claim_device() -> str | None:
 
 
 def choose_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
+    """The device to compute on: CUDA, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

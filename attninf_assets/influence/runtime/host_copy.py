@@ -10,7 +10,9 @@ T = TypeVar("T")
 
 
 class Arriving:
-    """A tensor's values, copied to the host behind the work that makes them; reading them waits for that work only."""
+    """A tensor's values on their way to the host.
+
+    The copy is queued behind the work that makes them, and reading waits for that work only."""
 
     def __init__(self, values: torch.Tensor) -> None:
         self._ready: torch.cuda.Event | None = None
@@ -30,7 +32,7 @@ class Arriving:
 
 
 def one_behind(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each handed out when the next has been made: what it started is at work meanwhile.
+    """The same items, one step late: each is handed out when the device is already at work on the next.
 
     An error raised while making an item is raised here, after the items before it.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BudgetHalved:
-    """One report: the device's memory did not hold the tokens tried at once."""
+    """A report that the device's memory did not hold the tokens tried at once, and how many are tried now."""
 
     device: str
     tried: int  # tokens
@@ -19,7 +19,7 @@ class BudgetHalved:
 
 @dataclass(frozen=True)
 class Progress:
-    """One report. `total` and `done` count `unit`s; rates are over the whole work so far."""
+    """A report on work under way. `total` and `done` count `unit`s; rates are over the whole work so far."""
 
     unit: str
     done: int
@@ -55,7 +55,7 @@ OnProgress = Callable[[Progress | BudgetHalved], None]
 
 
 def ignore_progress(_: Progress | BudgetHalved) -> None:
-    """For callers who do not watch."""
+    """Does nothing with a report; the default."""
 
 
 class ProgressClock:

@@ -43,7 +43,7 @@ class TokenBudget:
         self._successes = 0
 
     def halve(self, tried: int, *, device: torch.device) -> BudgetHalved:
-        """From now on half of the tokens tried."""
+        """Halve the budget to half of the tokens that were tried; returns the report of it."""
         self.tokens, self._successes = max(1, tried // 2), 0
         if 2 * tried > self._most:
             self._most = self.tokens
@@ -51,7 +51,7 @@ class TokenBudget:
         return BudgetHalved(str(device), tried, self.tokens)
 
     def held(self) -> None:
-        """What was tried did fit: after a few times, twice as much is tried, up to the most that the device holds."""
+        """Note that what was tried did fit; after a few times twice as much is tried, up to what the device holds."""
         self._successes += 1
         if self._successes >= _BEFORE_MORE and self.tokens < self._most:
             self.tokens, self._successes = min(self._most, 2 * self.tokens), 0
@@ -89,7 +89,7 @@ def in_budget(
     device: torch.device,
     on_halved: Callable[[BudgetHalved], None],
 ) -> Iterator[Result]:
-    """What `work` returns for consecutive items whose sizes together stay within the budget; an item above it is alone.
+    """Apply `work` to batches of consecutive items whose sizes stay within the budget; an item above it is alone.
 
     Where the device's memory runs out, the budget is halved and the same items are tried again in smaller batches:
     every item is worked on exactly once. Raises what `work` raised where a single item does not fit.

@@ -1,4 +1,4 @@
-"""Does the packed path compute what the model itself computes?
+"""The packed path compared with what the model itself computes.
 
 Most architectures hand their attention to transformers' interface and the packed path is exact. One that bypasses it
 in some layer, or adds something this project does not know, would give wrong scores quietly; so it is compared on load
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Check:
-    """What the losses of the check's documents have to be, and how near a candidate has to come."""
+    """The check's documents, the losses expected of them, and how far a candidate's may differ."""
 
     packed: Pack
     streams: Sequence[HeadSet]  # base model, masked model
@@ -69,7 +69,10 @@ class Check:
 
 
 def check_architecture(model: Any, packed: Pack, *, exact: bool) -> tuple[Check, bool]:
-    """The check that the model has passed, and whether its trunk can be shared."""
+    """Compare the packed, masked path with the model's own forward pass.
+
+    Returns the check that the model has passed, and whether its trunk can be shared. Raises `ValueError` naming the
+    architecture where losses differ."""
     name = model.config.model_type
     rows = [packed.input_ids_T[None, start:end].to(model.device) for start, end in packed.bounds]
     try:
@@ -99,7 +102,7 @@ def check_architecture(model: Any, packed: Pack, *, exact: bool) -> tuple[Check,
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """Inside the block the model's parameters are float32, which loses nothing of them.
+    """Hold the model's parameters in float32 inside the block, which loses nothing of them.
 
     Buffers stay as they are: some are float32 in a 16-bit model.
     """
