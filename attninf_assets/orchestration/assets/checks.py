@@ -12,7 +12,7 @@ from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, 
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_detection, current_fingerprint
 from attninf_assets.store.query import connect, count_rows
 
 _WARN = dg.AssetCheckSeverity.WARN
@@ -21,7 +21,7 @@ _WARN = dg.AssetCheckSeverity.WARN
 @dg.asset_check(asset=retrieval_heads, blocking=True)
 def retrieval_heads_matter(lake: LakeResource) -> dg.AssetCheckResult:
     """Masking the retrieval heads costs the probes far more than the median of equal-sized random sets does."""
-    evidence = current_selector(lake.storage_root()).detection.evidence
+    evidence = current_detection(lake.storage_root()).evidence
     return dg.AssetCheckResult(
         passed=evidence.heads_matter,
         metadata={
@@ -39,7 +39,7 @@ def retrieval_heads_matter(lake: LakeResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset=retrieval_heads)
 def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
     """No single head alone carries more than half of the effect of masking a set; one that does is named."""
-    dominating = current_selector(lake.storage_root()).detection.evidence.dominating
+    dominating = current_detection(lake.storage_root()).evidence.dominating
     return dg.AssetCheckResult(
         passed=not dominating, severity=_WARN, metadata={"dominating": dg.MetadataValue.json(list(dominating))}
     )
@@ -81,7 +81,7 @@ def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResul
 @dg.asset_check(asset=selected_subset)
 def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckResult:
     """Per domain, as many documents and tokens are selected as the thresholds count, all by the selector in use."""
-    fingerprint = current_selector(lake.storage_root()).selector.fingerprint
+    fingerprint = current_fingerprint(lake.storage_root())
     with connect(lake.tables(), "selected_subset", "thresholds") as connection:
         differing = connection.execute(
             """
@@ -123,7 +123,7 @@ def every_shard_is_current(
 ) -> dg.AssetCheckResult:
     """Every shard that is registered is scored by the selector in use, and its file is there."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     total = Counter(_states(context.instance, corpus, tables, fingerprint).values())
     return dg.AssetCheckResult(
         passed=set(total) <= {"current"},

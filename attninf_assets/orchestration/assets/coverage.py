@@ -25,7 +25,7 @@ from attninf_assets.scores.cost import (
     spent,
 )
 from attninf_assets.scores.coverage import partition_states
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
 
@@ -43,7 +43,7 @@ def score_coverage(
     there, whatever its scores. Also what scoring by this selector ran at and cost, shard by shard, and predicted
     against actual cost where it was previewed."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     states = _states(context.instance, corpus, tables, fingerprint)
     by_domain = {
         domain: Counter(state for key, state in states.items() if key.partition(".")[0] == domain)
@@ -92,7 +92,7 @@ def rescoring_preview(
     Tokens are estimated from bytes. Above the spending limit it fails until materialized with `confirm`; where one is
     set, no run scores anything by a selector whose preview was not approved."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores", "scoring_runs") as connection:
         measured = measured_rates(connection)
         rates = Rates(

@@ -8,7 +8,7 @@ import duckdb
 
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect, count_rows
 
 RAW_CORPUS, SCORES = dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")
@@ -94,7 +94,7 @@ def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckRe
 
 def one_selector_per_partition(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """All scores of the shard are by the selector in use."""
-    fingerprint = current_selector(lake.storage_root()).selector.fingerprint
+    fingerprint = current_fingerprint(lake.storage_root())
     with _partition(key, lake, "scores") as connection:
         found = [row[0] for row in connection.execute("SELECT DISTINCT selector_fingerprint FROM scores").fetchall()]
     return dg.AssetCheckResult(

@@ -1,7 +1,5 @@
 """Attention influence scores, shard by shard."""
 
-import hashlib
-
 import dagster as dg
 import numpy as np
 import pyarrow as pa
@@ -19,11 +17,9 @@ from attninf_assets.orchestration.display.plots import score_histogram
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.scores.update import PartitionScores, update_partition_scores
+from attninf_assets.scores.update import PartitionScores, content_digest, update_partition_scores
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
-
-_ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -45,7 +41,7 @@ def attention_influence_scores(
     tables = lake.tables()
 
     def score(key: str) -> dg.MaterializeResult:
-        selector = current_selector(tables.root).selector
+        selector = current_selector(tables.root)
         scores = update_partition_scores(
             tables,
             corpus.shard(key),
@@ -56,7 +52,7 @@ def attention_influence_scores(
         )
         context.log.info(f"{key}: {_story(scores)}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(_content_digest(scores.table, selector.fingerprint)),
+            data_version=dg.DataVersion(content_digest(scores.table, selector_fingerprint=selector.fingerprint)),
             metadata={
                 "selector_fingerprint": selector.fingerprint,
                 "dagster/uri": tables.root.table_uri("scores"),
@@ -106,18 +102,6 @@ def _story(scores: PartitionScores) -> str:
         f"{scores.n_scored:,} documents scored ({scores.tokens_scored:,} tokens in {scores.seconds:.1f} s), "
         f"{scores.n_resumed:,} taken over from an interrupted run, {scores.n_reused:,} already current"
     )
-
-
-def _content_digest(table: pa.Table, fingerprint: str) -> str:
-    """Changes when any document's text, the set of documents or the selector does, and never otherwise."""
-    digest = hashlib.sha256(fingerprint.encode())
-    texts = table.select(["doc_id", "text_sha256"])
-    by_id = pc.sort_indices(texts, [("doc_id", "ascending")])
-    for begin in range(0, len(by_id), _ROWS_AT_ONCE):
-        rows = texts.take(by_id.slice(begin, _ROWS_AT_ONCE)).combine_chunks()
-        for chunk in pc.binary_join_element_wise("", *rows.columns, "\0").chunks:
-            digest.update("".join(chunk.to_pylist()).encode())
-    return digest.hexdigest()
 
 
 def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:

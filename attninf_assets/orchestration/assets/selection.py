@@ -15,7 +15,7 @@ from attninf_assets.orchestration.display.plots import score_distributions
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
 from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 
 _PLOTTED_PER_DOMAIN = 100_000  # scores drawn per domain, or up to twice as many; more change no picture
@@ -47,7 +47,7 @@ def score_thresholds(
 
     Documents rank by (score, doc_id), so the number kept is exact. Only scores of the selector in use count."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores") as connection:
         coverage = coverage_by_domain(connection, selector_fingerprint=fingerprint)
         require_coverage(coverage, at_least=config.min_coverage)
@@ -96,7 +96,7 @@ def score_thresholds(
 def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """The documents at or above their domain's threshold: the reasoning-intensive part of the corpus, by id."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     with connect(tables, "scores", "thresholds") as connection:
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
     with connect(tables, "selected_subset") as connection:
