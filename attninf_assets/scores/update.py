@@ -48,6 +48,11 @@ class PartitionScores:
     def was_current(self) -> bool:
         return self.version is None
 
+    @property
+    def n_tokens(self) -> int:
+        """Of all the partition's documents."""
+        return int(pc.sum(self.table["n_tokens"]).as_py() or 0)
+
 
 def update_partition_scores(
     lake: Lake,

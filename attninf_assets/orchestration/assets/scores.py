@@ -3,7 +3,6 @@
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from attninf_assets.influence.engine import Engine, load_engine
 from attninf_assets.influence.runtime.devices import choose_device, claim_device
@@ -17,6 +16,8 @@ from attninf_assets.orchestration.display.plots import score_histogram
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
+from attninf_assets.scores.cost import cost_of
+from attninf_assets.scores.ranking import highest_and_lowest
 from attninf_assets.scores.update import PartitionScores, content_digest, update_partition_scores
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
@@ -80,18 +81,18 @@ def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> En
 
 def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
     """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions."""
-    hours = scores.seconds / 3600
+    spent = cost_of(scores.tokens_scored, scores.seconds, price_per_device_hour=cost.price_per_device_hour)
     return {
         "dagster/partition_row_count": len(scores.table),
         "documents_scored": scores.n_scored,
         "documents_resumed": scores.n_resumed,
         "documents_reused": scores.n_reused,
-        "tokens": int(pc.sum(scores.table["n_tokens"]).as_py() or 0),
+        "tokens": scores.n_tokens,
         "tokens_scored": scores.tokens_scored,
         "seconds_scoring": round(scores.seconds, 3),
-        "tokens_per_second": round(scores.tokens_scored / scores.seconds, 1) if scores.seconds else 0.0,
-        "device_hours": hours,
-        "money": hours * cost.price_per_device_hour,
+        "tokens_per_second": round(spent.tokens_per_second, 1),
+        "device_hours": spent.device_hours,
+        "money": spent.money,
     }
 
 
@@ -106,21 +107,17 @@ def _story(scores: PartitionScores) -> str:
 
 def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:
     scores = table["score"].to_numpy()
-    ranked = pc.sort_indices(table, [("score", "descending"), ("doc_id", "descending")])  # what is not finite last
-    ranked = ranked.slice(0, int(np.isfinite(scores).sum()))
-    ends = [*ranked.slice(0, 5).to_pylist(), *ranked.slice(max(5, len(ranked) - 5)).to_pylist()]
-    shown = pa.concat_tables([table.slice(0, 0), *(table.slice(row, 1) for row in ends)])
-    shown_rows = [
+    ends = [
         {
             "doc_id": row["doc_id"],
             "n_tokens": row["n_tokens"],
             **{name: round(row[name], 4) for name in ("loss_base", "loss_reference", "score")},
         }
-        for row in shown.to_pylist()
+        for row in highest_and_lowest(table)
     ]
     return {
         "scores": quantiles(scores),
         "loss_base": quantiles(table["loss_base"].to_numpy()),
         "histogram": score_histogram(np.asarray(scores, dtype=float)),
-        "highest_and_lowest": records(shown_rows),
+        "highest_and_lowest": records(ends),
     }
