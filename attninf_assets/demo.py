@@ -18,7 +18,7 @@ from attninf_assets.orchestration.connections.resources import CorpusResource, L
 from attninf_assets.orchestration.connections.settings import resources_from_environment
 from attninf_assets.orchestration.runs.liveness import end_dead_runs, living_run
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_detection
 from attninf_assets.store.query import connect
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
@@ -93,7 +93,7 @@ def _say(line: str) -> None:
 
 def _summary(lake: LakeResource, *, scored: int, seconds: float) -> None:
     tables = lake.tables()
-    found = current_selector(tables.root).detection
+    found = current_detection(tables.root)
     with connect(tables, "thresholds") as connection:
         rows = connection.execute(
             "SELECT domain, n_documents, tokens_total, threshold_score, n_selected, tokens_selected "

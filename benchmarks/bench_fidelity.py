@@ -69,7 +69,7 @@ def _selector_in_use() -> tuple[Path, Sequence[Head]]:
     lake = resources_from_environment()["lake"]
     assert isinstance(lake, LakeResource)
     root = lake.storage_root()
-    selector = current_selector(root).selector
+    selector = current_selector(root)
     return local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()), selector.heads
 
 

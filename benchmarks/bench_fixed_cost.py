@@ -28,7 +28,7 @@ from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.connections.settings import resources_from_environment
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.building import pin_selector_model
-from attninf_assets.selector.stored import CurrentSelector, Detection, publish_selector
+from attninf_assets.selector.stored import Detection, publish_selector
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from benchmarks.sample import sample_model_directory, sample_texts
@@ -88,7 +88,7 @@ def _publish_selector(root: Root) -> None:
     evidence = HeadEvidence(nothing, nothing, (nothing,), (), 0)
     digests = pinned.digests
     selector = Selector(digests.model, digests.tokenizer, heads, "uniform", 4096, "bos", "float32")
-    publish_selector(root, CurrentSelector(selector, Detection(detection, evidence)))
+    publish_selector(root, selector, Detection(detection, evidence))
 
 
 def _run(folder: Path, assets: list[str], first: str, last: str) -> None:

@@ -15,8 +15,8 @@ from attninf_assets.corpus.documents import Shard
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
-from attninf_assets.orchestration.assets.scores import _content_digest, _distribution
-from attninf_assets.scores.update import update_partition_scores
+from attninf_assets.orchestration.assets.scores import _distribution
+from attninf_assets.scores.update import content_digest, update_partition_scores
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
@@ -64,7 +64,7 @@ def _measure(root: Root, rows: int) -> str:
     assert result.was_current
     assert result.n_reused == rows
     updated = f"update: {seconds:.2f} s, peak {_peak():.0f} MB, of which {before:.0f} MB before it began"
-    _content_digest(result.table, _SELECTOR.fingerprint)
+    content_digest(result.table, selector_fingerprint=_SELECTOR.fingerprint)
     _distribution(result.table)
     return f"{updated}\nwith data version and metadata: {time.perf_counter() - begin:.2f} s, peak {_peak():.0f} MB"
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import duckdb
 import pyarrow.compute as pc
 
 from attninf_assets.corpus.documents import Shard
@@ -14,7 +13,7 @@ from attninf_assets.mixture.manifest import CORPUS_DIRECTORY, Manifest
 from attninf_assets.mixture.training_corpus import MixedDocument
 from attninf_assets.selection.thresholds import selection_digest
 from attninf_assets.store.filesystems import StorageOptions
-from attninf_assets.store.query import connect
+from attninf_assets.store.query import connect, rows_digest
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
@@ -114,7 +113,10 @@ def mix_provenance(lake: Lake, *, selector_fingerprint: str) -> dict[str, Any]:
                 FROM selected_subset GROUP BY domain) USING (domain) ORDER BY domain
             """
         ).fetchall()
-        digests = {"documents": documents_digest(connection), "selected_subset": selection_digest(connection)}
+        digests = {
+            "documents": rows_digest(connection, "documents", ["domain", "shard", "doc_id", "text_sha256"]),
+            "selected_subset": selection_digest(connection),
+        }
     if not thresholds:
         raise ValueError("no thresholds: materialize score_thresholds and selected_subset first")
     for domain, *_, n_wanted, n_selected, of_thresholds, of_subset in thresholds:
@@ -131,12 +133,3 @@ def mix_provenance(lake: Lake, *, selector_fingerprint: str) -> dict[str, Any]:
     names = ["domain", "fraction", "budget", "threshold_score", "threshold_doc_id", "n_selected"]
     selection = [dict(zip(names, row, strict=False)) for row in thresholds]
     return {"selector_fingerprint": selector_fingerprint, "selection": selection, "digests": digests}
-
-
-def documents_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """A digest of the view `documents` that changes when one comes, goes or gets another text, whatever their order."""
-    ((count, digest),) = connection.execute(
-        "SELECT count(*), bit_xor(md5_number_lower("
-        "concat_ws(chr(0), domain, shard, doc_id, text_sha256))) FROM documents"
-    ).fetchall()
-    return f"{count}:{digest}"

@@ -11,10 +11,13 @@ from attninf_assets.store.root import Root
 __all__ = [
     "SCORING_HISTORY",
     "Approval",
+    "Cost",
     "Estimate",
     "Rates",
     "Spent",
+    "cost_of",
     "measured_rates",
+    "predicted_and_actual",
     "read_approval",
     "rescoring_estimate",
     "scoring_history",
@@ -54,6 +57,15 @@ class Estimate:
     tokens: int | None
     device_hours: float | None
     money: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What scoring ran at and took, on one device."""
+
+    tokens_per_second: float  # 0 where it took no time
+    device_hours: float
+    money: float
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,12 @@ def scoring_history(connection: duckdb.DuckDBPyConnection, *, selector_fingerpri
     return history.to_arrow_table().cast(SCORING_HISTORY)
 
 
+def cost_of(tokens: int, seconds: float, *, price_per_device_hour: float) -> Cost:
+    """The cost of so many tokens scored in so many seconds."""
+    device_hours = seconds / 3600
+    return Cost(tokens / seconds if seconds else 0.0, device_hours, device_hours * price_per_device_hour)
+
+
 def spent(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, since: str) -> Spent:
     """From the view `scoring_runs`: what was scored by this selector and committed after `since` (ISO 8601)."""
     (row,) = connection.execute(
@@ -156,3 +174,14 @@ def spent(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, s
         [selector_fingerprint, since],
     ).fetchall()
     return Spent(*row)
+
+
+def predicted_and_actual(
+    connection: duckdb.DuckDBPyConnection, approval: Approval
+) -> dict[str, tuple[float | None, float]]:
+    """For every figure of `Spent`: what the preview said, None where that was unknown, and what was spent since it.
+
+    Reads the view `scoring_runs`.
+    """
+    actual = spent(connection, selector_fingerprint=approval.selector_fingerprint, since=approval.previewed_at)
+    return {name: (getattr(approval.estimate, name), value) for name, value in asdict(actual).items()}

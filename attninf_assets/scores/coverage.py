@@ -1,11 +1,24 @@
 """How much of the corpus has a score by the selector in use."""
 
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
-__all__ = ["PARTITION_STATES", "Coverage", "coverage_by_domain", "partition_states", "require_coverage"]
+__all__ = [
+    "PARTITION_STATES",
+    "SHARD_STATES",
+    "Coverage",
+    "coverage_by_domain",
+    "partition_states",
+    "require_coverage",
+    "shard_states",
+    "states_by_domain",
+]
+
+SHARD_STATES = ("current", "stale", "missing", "failed", "not indexed", "source gone")
 
 PARTITION_STATES = pa.schema(
     [
@@ -79,6 +92,28 @@ def partition_states(connection: duckdb.DuckDBPyConnection, *, selector_fingerpr
         params={"fingerprint": selector_fingerprint},
     )
     return states.to_arrow_table().cast(PARTITION_STATES)
+
+
+def shard_states(
+    stored: pa.Table, *, registered: Iterable[str], failed: Collection[str], landed: Collection[str]
+) -> dict[str, str]:
+    """The state of every shard that is registered or stored, by key: one of SHARD_STATES.
+
+    `stored` is what `partition_states` gives. A shard is `source gone` if it is not among the `landed` ones, whatever
+    else it is; `failed` if it is `stale` or `missing` and its last run failed; `not indexed` if it is registered only.
+    """
+    states = dict.fromkeys(registered, "not indexed")
+    states |= {f"{row['domain']}.{row['shard']}": row["state"] for row in stored.to_pylist()}
+    states |= {key: "failed" for key, state in states.items() if key in failed and state in ("stale", "missing")}
+    return states | {key: "source gone" for key in states if key not in landed}
+
+
+def states_by_domain(states: Mapping[str, str]) -> dict[str, Counter[str]]:
+    """How many shards of each domain are in which state, by domain; `states` as `shard_states` gives them."""
+    counts: dict[str, Counter[str]] = {}
+    for key, state in sorted(states.items()):
+        counts.setdefault(key.partition(".")[0], Counter())[state] += 1
+    return counts
 
 
 def require_coverage(coverage: list[Coverage], *, at_least: float) -> None:

@@ -2,9 +2,11 @@
 
 import io
 import uuid
+from functools import reduce
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attninf_assets.store.root import Root
@@ -45,13 +47,13 @@ class StagedScores:
         """
         chunks = [self._chunk(path) for path in self.root.list(self.directory) if _is_chunk(path)]
         found = [chunk for chunk in chunks if chunk is not None]
-        staged = pl.from_arrow(pa.concat_tables([STAGED_SCORES.empty_table(), *found]))
-        assert isinstance(staged, pl.DataFrame)
-        by_text = ["doc_id", "text_sha256"]
-        latest = staged.sort(*by_text, "scored_at", "loss_base", "loss_reference").unique(
-            by_text, keep="last", maintain_order=True
-        )
-        return latest.to_arrow().cast(STAGED_SCORES)
+        by_text = ("doc_id", "text_sha256")
+        order = [(column, "ascending") for column in (*by_text, "scored_at", "loss_base", "loss_reference")]
+        staged = pa.concat_tables([STAGED_SCORES.empty_table(), *found]).sort_by(order).combine_chunks()
+        before, after = staged.slice(0, max(0, len(staged) - 1)), staged.slice(1)
+        same_as_next = reduce(pc.and_, (pc.equal(before[column], after[column]) for column in by_text))
+        latest = np.append(~np.asarray(same_as_next, dtype=bool), np.ones(min(1, len(staged)), dtype=bool))
+        return staged.filter(pa.array(latest))
 
     def clear(self) -> None:
         """Forget every chunk; what the scores table holds makes them useless."""

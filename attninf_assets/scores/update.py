@@ -3,6 +3,7 @@
 What is current is kept, what an interrupted run paid for is found again, the rest is scored.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from attninf_assets.store.tables import Lake
 
 STAGE_EVERY = 30.0  # seconds of scoring that a killed run may lose, plus one chunk
 _SAME_TEXT = ["doc_id", "text_sha256"]
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class PartitionScores:
     @property
     def was_current(self) -> bool:
         return self.version is None
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all the partition's documents."""
+        return int(pc.sum(self.table["n_tokens"]).as_py() or 0)
 
 
 def update_partition_scores(
@@ -66,7 +73,8 @@ def update_partition_scores(
     """
     started = time.monotonic()
     where = {"domain": shard.domain, "shard": shard.name}
-    n_documents = lake.count("documents", where=where)
+    indexed_at = lake.version("documents")
+    n_documents = lake.count("documents", where=where, version=indexed_at)
     if not n_documents and not lake.count("quarantine", where=where):
         raise ValueError(f"{shard.key} is not indexed: materialize raw_corpus for it first")
     seen = lake.version("scores")
@@ -74,37 +82,35 @@ def update_partition_scores(
     stored = lake.read("scores", columns=STAGED_SCORES.names, where=where, only=by_selector, version=seen)
     n_stored = lake.count("scores", where=where, version=seen)
     staging = StagedScores(lake.root, selector.fingerprint, shard.domain, shard.name)
-    if len(stored) == n_stored == n_documents:  # in a tenth of the memory that a join takes
-        indexed = _row_hashes(lake.batches("documents", columns=_SAME_TEXT, where=where))
+    if len(stored) == n_stored == n_documents:  # told without holding the index
+        indexed = _row_hashes(lake.batches("documents", columns=_SAME_TEXT, where=where, version=indexed_at))
         if np.array_equal(_row_hashes(stored.select(_SAME_TEXT).to_batches()), indexed):
             staging.clear()
             return _nothing_to_do(stored)
 
-    index = _frame(lake.read("documents", columns=_SAME_TEXT, where=where))
-    current = _frame(stored).join(index, on=_SAME_TEXT, how="semi")
-    needed = index.join(current, on=_SAME_TEXT, how="anti")
-    resumed = _frame(staging.read()).join(needed, on=_SAME_TEXT, how="semi")
-    missing = needed.join(resumed, on=_SAME_TEXT, how="anti")
-    scored, device = pl.DataFrame(schema=resumed.schema), None
+    index = lake.read("documents", columns=_SAME_TEXT, where=where, version=indexed_at)
+    current_N = _rows_of(index, stored)
+    staged = staging.read()
+    resumed_N = np.where(current_N < 0, _rows_of(index, staged), -1)
+    missing = index.filter(pa.array((current_N < 0) & (resumed_N < 0)))
+    scored, device = STAGED_SCORES.empty_table(), None
     if len(missing):
         engine = load()
         device = str(engine.model.device)
-        documents = lake.read("documents", where=where)
+        documents = lake.read("documents", where=where, version=indexed_at)
         chunks = _score(
             engine, selector, shard, documents, missing, storage_options=storage_options, on_progress=on_progress
         )
-        scored = pl.concat([scored, *_staged(chunks, staging, every=stage_every)])
+        scored = pa.concat_tables([scored, *_staged(chunks, staging, every=stage_every)])
 
-    rows = index.join(pl.concat([current, resumed, scored]), on=_SAME_TEXT, how="left", maintain_order="left")
-    assert not rows["n_tokens"].has_nulls(), "every indexed document has a score row"
-    table = rows.select(STAGED_SCORES.names).to_arrow().cast(STAGED_SCORES)
+    table = _in_order(index, [(stored, current_N), (staged, resumed_N), (scored, _rows_of(index, scored))])
     version = lake.replace("scores", _whole_rows(table, shard, selector), where=where)
     result = PartitionScores(
         table=table,
-        n_reused=len(current),
-        n_resumed=len(resumed),
+        n_reused=int((current_N >= 0).sum()),
+        n_resumed=int((resumed_N >= 0).sum()),
         n_scored=len(scored),
-        tokens_scored=int(scored["n_tokens"].sum()),
+        tokens_scored=int(pc.sum(scored["n_tokens"]).as_py() or 0),
         seconds=time.monotonic() - started,
         device=device,
         version=version,
@@ -114,10 +120,45 @@ def update_partition_scores(
     return result
 
 
+def content_digest(table: pa.Table, *, selector_fingerprint: str) -> str:
+    """Changes when any document's text, the set of documents or the selector does, and never otherwise.
+
+    `table` holds a partition's scores by that selector, in any order.
+    """
+    digest = hashlib.sha256(selector_fingerprint.encode())
+    texts = table.select(_SAME_TEXT)
+    by_id = pc.sort_indices(texts, [("doc_id", "ascending")])
+    for begin in range(0, len(by_id), _ROWS_AT_ONCE):
+        rows = texts.take(by_id.slice(begin, _ROWS_AT_ONCE)).combine_chunks()
+        for chunk in pc.binary_join_element_wise("", *rows.columns, "\0").chunks:
+            digest.update("".join(chunk.to_pylist()).encode())
+    return digest.hexdigest()
+
+
 def _row_hashes(batches: Iterable[pa.RecordBatch]) -> npt.NDArray[np.uint64]:
     """A 64-bit hash of each row, sorted: equal for equal rows in any order, and hardly ever else."""
-    hashes = [_frame(batch).hash_rows().to_numpy() for batch in batches]
+    hashes = [pl.DataFrame(pl.from_arrow(batch)).hash_rows().to_numpy() for batch in batches]
     return np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
+
+
+def _rows_of(index: pa.Table, scores: pa.Table) -> npt.NDArray[np.int64]:
+    """For each of the N indexed documents, the row of `scores` that is of its id and its text; -1 where none is."""
+    place = pc.index_in(scores["doc_id"], value_set=index["doc_id"])
+    same_text = pc.equal(scores["text_sha256"], index["text_sha256"].take(place))
+    found = pc.indices_nonzero(pc.fill_null(same_text, False))
+    rows_N = np.full(len(index), -1)
+    rows_N[place.take(found).to_numpy()] = found.to_numpy()
+    return rows_N
+
+
+def _in_order(index: pa.Table, found: list[tuple[pa.Table, npt.NDArray[np.int64]]]) -> pa.Table:
+    """A score of every indexed document, in the index's order: each from the last table that has a row for it."""
+    rows_N, begin = np.full(len(index), -1), 0
+    for table, of_table_N in found:
+        rows_N = np.where(of_table_N < 0, rows_N, begin + of_table_N)
+        begin += len(table)
+    assert (rows_N >= 0).all(), "every indexed document has a score row"
+    return pa.concat_tables(table for table, _ in found).take(pa.array(rows_N))
 
 
 def _nothing_to_do(scores: pa.Table) -> PartitionScores:
@@ -153,49 +194,41 @@ def _score(
     selector: Selector,
     shard: Shard,
     documents: pa.Table,
-    missing: pl.DataFrame,
+    missing: pa.Table,
     *,
     storage_options: StorageOptions,
     on_progress: OnProgress,
-) -> Iterator[pl.DataFrame]:
+) -> Iterator[pa.Table]:
     """Scores of the missing documents, chunk by chunk, in the columns that are staged."""
-    digests = dict(missing.select(_SAME_TEXT).iter_rows())
-    n_bytes = _frame(documents.select([*_SAME_TEXT, "n_bytes"])).join(missing, on=_SAME_TEXT, how="semi")["n_bytes"]
+    digests = dict(zip(*(missing[column].to_pylist() for column in _SAME_TEXT), strict=True))
+    n_bytes = pc.sum(documents["n_bytes"].filter(pc.is_in(documents["doc_id"], value_set=missing["doc_id"]))).as_py()
     texts = (
         Text(document.doc_id, document.text)
         for document in indexed_documents(shard, documents, only=digests.keys(), storage_options=storage_options)
     )
-    for chunk in engine.score(selector, texts, n_bytes=int(n_bytes.sum()), on_progress=on_progress):
+    for chunk in engine.score(selector, texts, n_bytes=n_bytes, on_progress=on_progress):
         yield _staged_rows(chunk, digests)
 
 
-def _staged(chunks: Iterator[pl.DataFrame], staging: StagedScores, *, every: float) -> Iterator[pl.DataFrame]:
+def _staged(chunks: Iterator[pa.Table], staging: StagedScores, *, every: float) -> Iterator[pa.Table]:
     """The same chunks, stored as soon as `every` seconds went by since the last were."""
-    held: list[pl.DataFrame] = []
+    held: list[pa.Table] = []
     since = time.monotonic()
     try:
         for chunk in chunks:
             held.append(chunk)
             if time.monotonic() - since >= every:
-                staging.add(pl.concat(held).to_arrow())
+                staging.add(pa.concat_tables(held))
                 held, since = [], time.monotonic()
             yield chunk
     except BaseException:
         if held:
-            staging.add(pl.concat(held).to_arrow())
+            staging.add(pa.concat_tables(held))
         raise
 
 
-def _staged_rows(chunk: list[DocumentScore], digests: Mapping[str, str]) -> pl.DataFrame:
+def _staged_rows(chunk: list[DocumentScore], digests: Mapping[str, str]) -> pa.Table:
     now = datetime.now(UTC)
     rows = [(s.doc_id, digests[s.doc_id], s.n_tokens, s.loss_base, s.loss_reference, s.score, now) for s in chunk]
-    columns = list(zip(*rows, strict=True))
-    return _frame(
-        pa.table([pa.array(c, type=f.type) for c, f in zip(columns, STAGED_SCORES, strict=True)], schema=STAGED_SCORES)
-    )
-
-
-def _frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    columns = zip(zip(*rows, strict=True), STAGED_SCORES, strict=True)
+    return pa.table([pa.array(values, type=field.type) for values, field in columns], schema=STAGED_SCORES)

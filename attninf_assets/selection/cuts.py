@@ -9,10 +9,11 @@ Every pass is one scan for all domains, and reads little where few scores are in
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import takewhile
-from typing import Any
+from itertools import groupby, takewhile
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -48,23 +49,26 @@ class Cut:
     tokens_selected: int
 
 
-@dataclass
-class Descent:
-    """The way down a domain, highest score first, to where its target is reached."""
+class Amount(NamedTuple):
+    """Some documents, and their tokens."""
 
-    n_documents: int
-    tokens_total: int
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where the cut of a domain may be: among documents that follow each other in descending order."""
+
+    whole: Amount  # the domain
+    target: int  # documents or tokens down to the cut, the last document included
     by_tokens: bool
-    target: int  # documents or tokens
-    inside: int  # documents in question: those of the bin that holds the cut
+    above: Amount  # what comes before the documents in question
+    inside: int  # documents in question
     low: int  # lowest and highest ordinal in question
     high: int
-    first_id: str | None = None  # least and greatest doc_id in question, None while unknown
-    last_id: str | None = None
-    documents_above: int = 0  # what is in question
-    tokens_above: int = 0
-    cut: Cut | None = None
-    next_seen: bool = False  # the document after the cut was looked at
+    first_id: str | None  # least and greatest doc_id in question, None while unknown
+    last_id: str | None
 
     @property
     def shift(self) -> int:
@@ -87,22 +91,6 @@ class Descent:
     def one_id(self) -> bool:
         return self.first_id is not None and self.first_id == self.last_id
 
-    def reach(self, documents: np.ndarray, tokens: np.ndarray) -> int | None:
-        """Go past the items above the one in which the target is reached; its index, None if beyond all.
-
-        `documents` and `tokens`: what each item holds, int64, items in descending order.
-        """
-        weights, passed = (tokens, self.tokens_above) if self.by_tokens else (documents, self.documents_above)
-        index = int(np.searchsorted(np.cumsum(weights), self.target - passed))
-        self.documents_above += int(documents[:index].sum())
-        self.tokens_above += int(tokens[:index].sum())
-        return index if index < len(weights) else None
-
-    def found(self) -> Cut:
-        """The cut, once it is known."""
-        assert self.cut is not None, "what is in question holds the cut"
-        return self.cut
-
 
 def find_cuts(
     connection: duckdb.DuckDBPyConnection, fingerprint: str, fraction: float, *, by_tokens: bool
@@ -112,44 +100,69 @@ def find_cuts(
     Raises ValueError for a counted document without tokens, and for one that occurs again right after a cut.
     """
     params = {"fingerprint": fingerprint}
-    descents = _begin(connection, params, Fraction(str(fraction)), by_tokens=by_tokens)
-    while many := {name: one for name, one in descents.items() if one.inside > _FEW and not one.one_score}:
-        _narrow(connection, params, many, _BY_SCORE)
-    while many := {name: one for name, one in descents.items() if one.inside > _FEW and not one.one_id}:
-        _narrow(connection, params, many, _BY_ID)
-    if descents:
-        _finish(connection, params, descents)
-    return [descent.found() for descent in descents.values()]
+    questions = _begin(connection, params, Fraction(str(fraction)), by_tokens=by_tokens)
+    while many := {name: one for name, one in questions.items() if one.inside > _FEW and not one.one_score}:
+        questions |= _narrow(connection, params, many, _BY_SCORE)
+    while many := {name: one for name, one in questions.items() if one.inside > _FEW and not one.one_id}:
+        questions |= _narrow(connection, params, many, _BY_ID)
+    return _finish(connection, params, questions) if questions else []
+
+
+def narrowed(question: Question, bins: pa.Table) -> Question:
+    """The question of the one bin, of all that is in question, in which the target is reached.
+
+    `bins` follow each other in descending order; columns documents, tokens, low, high, first_id, last_id.
+    """
+    index, above = _reached(question, question.above, _numbers(bins["documents"]), _numbers(bins["tokens"]))
+    assert index is not None, "what is in question holds the cut"
+    inside, low, high, first_id, last_id = (
+        bins[name][index].as_py() for name in ("documents", "low", "high", "first_id", "last_id")
+    )
+    return replace(question, above=above, inside=inside, low=low, high=high, first_id=first_id, last_id=last_id)
+
+
+def _reached(question: Question, above: Amount, documents: np.ndarray, tokens: np.ndarray) -> tuple[int | None, Amount]:
+    """Which item the target is reached in, None if beyond all, and what comes before that item.
+
+    `above` is what comes before all items; `documents` and `tokens`, int64, what each holds, in descending order.
+    """
+    weights, passed = (tokens, above.tokens) if question.by_tokens else (documents, above.documents)
+    index = int(np.searchsorted(np.cumsum(weights), question.target - passed))
+    before = Amount(above.documents + int(documents[:index].sum()), above.tokens + int(tokens[:index].sum()))
+    return index if index < len(weights) else None, before
 
 
 def _begin(
     connection: duckdb.DuckDBPyConnection, params: dict[str, str], fraction: Fraction, *, by_tokens: bool
-) -> dict[str, Descent]:
+) -> dict[str, Question]:
+    """Of every domain, the coarse bin of scores that holds its cut."""
     bins = connection.sql(
         f"""
         SELECT domain, ordinal >> {_FIRST_SHIFT} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
-               min(n_tokens) AS fewest, min(ordinal) AS low, max(ordinal) AS high
+               min(n_tokens) AS fewest, min(ordinal) AS low, max(ordinal) AS high,
+               NULL::VARCHAR AS first_id, NULL::VARCHAR AS last_id
         FROM {_COUNTED.format(among="")} GROUP BY ALL ORDER BY domain, bin DESC
         """,
         params=params,
     ).to_arrow_reader()
-    descents = {}
+    questions = {}
     for domain, rows in _runs([bins.read_all().combine_chunks()]):
         if pc.min(rows["fewest"]).as_py() < 1:
             raise ValueError(f"scores: domain {domain!r} has a document with a score but without tokens")
-        n_documents, tokens_total = pc.sum(rows["documents"]).as_py(), pc.sum(rows["tokens"]).as_py()
-        total = tokens_total if by_tokens else n_documents
+        whole = Amount(pc.sum(rows["documents"]).as_py(), pc.sum(rows["tokens"]).as_py())
+        total = whole.tokens if by_tokens else whole.documents
         target = -(-fraction.numerator * total // fraction.denominator)  # rounded up
-        descents[domain] = Descent(n_documents, tokens_total, by_tokens, target, n_documents, 0, 0)
-        _enter(descents[domain], rows)
-    return descents
+        low, high = pc.min(rows["low"]).as_py(), pc.max(rows["high"]).as_py()
+        everything = Question(whole, target, by_tokens, Amount(0, 0), whole.documents, low, high, None, None)
+        questions[domain] = narrowed(everything, rows)
+    return questions
 
 
 def _narrow(
-    connection: duckdb.DuckDBPyConnection, params: dict[str, str], descents: Mapping[str, Descent], by: str
-) -> None:
-    """Leave in question only one of the bins that the expression `by` gives; bins are in the order of documents."""
-    relation, bounds = _in_question(descents)
+    connection: duckdb.DuckDBPyConnection, params: dict[str, str], questions: Mapping[str, Question], by: str
+) -> dict[str, Question]:
+    """The questions narrowed to one of the bins that the expression `by` gives, which are in the order of documents."""
+    relation, bounds = _in_question(questions)
     bins = connection.sql(
         f"""
         SELECT domain, {by} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
@@ -158,60 +171,60 @@ def _narrow(
         """,
         params=params | bounds,
     ).to_arrow_reader()
-    for domain, rows in _runs([bins.read_all().combine_chunks()]):
-        index = _enter(descents[domain], rows)
-        descents[domain].first_id = rows["first_id"][index].as_py()
-        descents[domain].last_id = rows["last_id"][index].as_py()
+    runs = _runs([bins.read_all().combine_chunks()])
+    return {domain: narrowed(questions[domain], rows) for domain, rows in runs}
 
 
-def _enter(descent: Descent, bins: pa.Table) -> int:
-    index = descent.reach(_numbers(bins["documents"]), _numbers(bins["tokens"]))
-    assert index is not None, "what is in question holds the cut"
-    descent.inside = bins["documents"][index].as_py()
-    descent.low, descent.high = bins["low"][index].as_py(), bins["high"][index].as_py()
-    return index
-
-
-def _finish(connection: duckdb.DuckDBPyConnection, params: dict[str, str], descents: Mapping[str, Descent]) -> None:
-    relation, bounds = _in_question(descents)
+def _finish(
+    connection: duckdb.DuckDBPyConnection, params: dict[str, str], questions: Mapping[str, Question]
+) -> list[Cut]:
+    """The cuts, by sorting the documents still in question."""
+    relation, bounds = _in_question(questions)
     documents = connection.sql(
         f"SELECT domain, score, doc_id, n_tokens FROM {relation} ORDER BY domain, ordinal DESC, doc_id DESC",
         params=params | bounds,
     ).to_arrow_reader(65_536)
-    for domain, rows in _runs(documents):
-        descent, after = descents[domain], 0
-        if descent.cut is None:
-            tokens = _numbers(rows["n_tokens"])
-            index = descent.reach(np.ones(len(tokens), dtype=np.int64), tokens)
-            if index is None:
-                continue
-            descent.cut = Cut(
-                domain=domain,
-                score=rows["score"][index].as_py() + 0.0,  # one zero
-                doc_id=rows["doc_id"][index].as_py(),
-                n_documents=descent.n_documents,
-                n_selected=descent.documents_above + 1,
-                tokens_total=descent.tokens_total,
-                tokens_selected=descent.tokens_above + int(tokens[index]),
-            )
-            after = index + 1
-        if not descent.next_seen and after < len(rows["doc_id"]):
-            descent.next_seen = True
-            if (rows["score"][after].as_py(), rows["doc_id"][after].as_py()) == (descent.cut.score, descent.cut.doc_id):
-                raise ValueError(f"scores: document {descent.cut.doc_id!r} of domain {domain!r} occurs more than once")
+    return [
+        _cut(domain, questions[domain], (rows for _, rows in pieces))
+        for domain, pieces in groupby(_runs(documents), key=itemgetter(0))
+    ]
 
 
-def _in_question(descents: Mapping[str, Descent]) -> tuple[str, dict[str, Any]]:
+def _cut(domain: str, question: Question, pieces: Iterator[pa.RecordBatch]) -> Cut:
+    """The cut among the documents in question, in descending order. Raises ValueError if the next one is the same."""
+    above = question.above
+    for rows in pieces:
+        tokens = _numbers(rows["n_tokens"])
+        index, above = _reached(question, above, np.ones(len(tokens), dtype=np.int64), tokens)
+        if index is None:
+            continue
+        score, doc_id = rows["score"][index].as_py(), rows["doc_id"][index].as_py()
+        following = rows.slice(index + 1, 1) if index + 1 < len(tokens) else next(pieces, None)
+        if following is not None and (following["score"][0].as_py(), following["doc_id"][0].as_py()) == (score, doc_id):
+            raise ValueError(f"scores: document {doc_id!r} of domain {domain!r} occurs more than once")
+        return Cut(
+            domain=domain,
+            score=score + 0.0,  # one zero
+            doc_id=doc_id,
+            n_documents=question.whole.documents,
+            n_selected=above.documents + 1,
+            tokens_total=question.whole.tokens,
+            tokens_selected=above.tokens + int(tokens[index]),
+        )
+    raise AssertionError("what is in question holds the cut")
+
+
+def _in_question(questions: Mapping[str, Question]) -> tuple[str, dict[str, Any]]:
     """The documents still in question with each domain's `shift` and `skip`, as a relation and its parameters."""
     rows: list[str] = []
     bounds: dict[str, Any] = {}
-    for number, (domain, one) in enumerate(descents.items()):
+    for number, (domain, one) in enumerate(questions.items()):
         names = [f"domain_{number}", f"first_{number}", f"last_{number}"]
         bounds |= dict(zip(names, (domain, one.first_id, one.last_id), strict=True))
         texts = ", ".join(f"${name}::VARCHAR" for name in names)
         rows.append(f"({texts}, {one.low}::BIGINT, {one.high}::BIGINT, {one.shift}, {one.skip})")
     # said again for all domains together, as what a scan can skip row groups by
-    lowest, highest = min(one.low for one in descents.values()), max(one.high for one in descents.values())
+    lowest, highest = min(one.low for one in questions.values()), max(one.high for one in questions.values())
     bounds |= {"lowest": _score(lowest), "highest": _score(highest)}
     relation = f"""
         {_COUNTED.format(among="AND score BETWEEN $lowest AND $highest")} AS counted

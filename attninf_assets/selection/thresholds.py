@@ -11,9 +11,10 @@ import duckdb
 import pyarrow as pa
 
 from attninf_assets.selection.cuts import find_cuts
+from attninf_assets.store.query import rows_digest
 from attninf_assets.store.schemas import TABLES
 
-__all__ = ["Budget", "find_thresholds", "selected"]
+__all__ = ["Budget", "find_thresholds", "selected", "selection_digest"]
 
 Budget = Literal["documents", "tokens"]
 
@@ -54,12 +55,8 @@ def find_thresholds(
 
 
 def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """Changes when any row of the view `selected_subset` does, whatever their order; counts and hashes, no memory."""
-    ((count, digest),) = connection.execute(
-        "SELECT count(*), bit_xor(md5_number_lower("
-        "concat_ws(chr(0), selector_fingerprint, domain, shard, doc_id, score))) FROM selected_subset"
-    ).fetchall()
-    return f"{count}:{digest}"
+    """Changes when any row of the view `selected_subset` does, whatever their order."""
+    return rows_digest(connection, "selected_subset", ["selector_fingerprint", "domain", "shard", "doc_id", "score"])
 
 
 def selected(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.RecordBatchReader:

@@ -25,7 +25,6 @@ from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import ProbePlan
 from attninf_assets.selector.stored import (
-    CurrentSelector,
     Detection,
     PinnedModel,
     publish_pinned_model,
@@ -45,6 +44,15 @@ class HeadSettings:
     mask: Mask
     max_tokens: int
     numeric_class: NumericClass
+
+
+@dataclass(frozen=True)
+class BuiltSelector:
+    """A selector, and how its heads were found."""
+
+    selector: Selector
+    detection: Detection
+    reused: bool  # the detection is an earlier one
 
 
 def pin_selector_model(root: Root, source: str) -> PinnedModel:
@@ -95,8 +103,8 @@ def build_selector(
     device: torch.device,
     memory: Path | None = None,
     on_progress: OnProgress = ignore_progress,
-) -> tuple[CurrentSelector, bool]:
-    """The selector with the heads found on the probes, and whether an earlier detection was used again.
+) -> BuiltSelector:
+    """The selector with the heads found on the probes.
 
     `directory` holds the pinned model, `memory` what token budgets had to be halved to. A
     detection with the same model, probes and settings is never paid for twice.
@@ -121,7 +129,7 @@ def build_selector(
         start_token=start_token(load_tokenizer(directory))[0],
         numeric_class=settings.numeric_class,
     )
-    return CurrentSelector(selector, found), reused
+    return BuiltSelector(selector, found, reused)
 
 
 def _detect(

@@ -1,6 +1,8 @@
 """What stands under `selectors/`: the pinned model in use, detections already paid for, and the current selector."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,8 +17,8 @@ from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 
-_MODEL = "selectors/model.json"
-_CURRENT = "selectors/current.json"
+_MODEL, _PINNED_BY = "selectors/model.json", "selector_model"
+_CURRENT, _DETECTED_BY = "selectors/current.json", "retrieval_heads"
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,6 @@ class Detection:
         )
 
 
-@dataclass(frozen=True)
-class CurrentSelector:
-    """The selector that scores are made with, and the detection its heads came from."""
-
-    selector: Selector
-    detection: Detection
-
-
 def publish_pinned_model(root: Root, pinned: PinnedModel) -> None:
     """Make `pinned` the model in use."""
     root.write_bytes(_MODEL, json.dumps(asdict(pinned)).encode())
@@ -85,14 +79,19 @@ def publish_pinned_model(root: Root, pinned: PinnedModel) -> None:
 
 def pinned_model(root: Root) -> PinnedModel:
     """The model in use. Raises `ValueError` where none was pinned yet."""
-    stored = _read(root, _MODEL, missing="materialize selector_model")
-    return PinnedModel(ModelDigests(**stored["digests"]), stored["source"])
+    stored = _read(root, _MODEL, made_by=_PINNED_BY)
+    with _intact(root, _MODEL, made_by=_PINNED_BY):
+        return PinnedModel(ModelDigests(**stored["digests"]), stored["source"])
 
 
-def publish_selector(root: Root, current: CurrentSelector) -> None:
-    """Make `current` the selector that scores are made with, in one atomic write."""
-    record = {"selector": current.selector.to_json(), "detection": current.detection.to_json()}
-    root.write_bytes(_CURRENT, json.dumps(record | {"selector_fingerprint": current.selector.fingerprint}).encode())
+def publish_selector(root: Root, selector: Selector, detection: Detection) -> None:
+    """Make `selector`, whose heads `detection` found, the one that scores are made with, in one atomic write."""
+    record = {
+        "selector": selector.to_json(),
+        "detection": detection.to_json(),
+        "selector_fingerprint": selector.fingerprint,
+    }
+    root.write_bytes(_CURRENT, json.dumps(record).encode())
 
 
 def has_selector(root: Root) -> bool:
@@ -100,16 +99,41 @@ def has_selector(root: Root) -> bool:
     return root.exists(_CURRENT)
 
 
-def current_selector(root: Root) -> CurrentSelector:
-    """The selector in use. Raises `ValueError` where there is none, or it was made to be scored with other code."""
-    stored = _read(root, _CURRENT, missing="materialize retrieval_heads")
-    selector = Selector.from_json(stored["selector"])
-    if selector.scoring_version != SCORING_VERSION:
+def current_selector(root: Root) -> Selector:
+    """The selector in use.
+
+    Raises `ValueError` where there is none, it was made to be scored with other code, or its file is damaged.
+    """
+    return _current(root)[0]
+
+
+def current_fingerprint(root: Root) -> str:
+    """The fingerprint of the selector in use. Raises as `current_selector` does."""
+    return current_selector(root).fingerprint
+
+
+def current_detection(root: Root) -> Detection:
+    """The detection that the heads of the selector in use came from. Raises as `current_selector` does."""
+    _, detection = _current(root)
+    with _intact(root, _CURRENT, made_by=_DETECTED_BY):
+        return Detection.from_json(detection)
+
+
+def _current(root: Root) -> tuple[Selector, str]:
+    """The selector in use, and its detection as JSON, which is long and seldom asked for."""
+    stored = _read(root, _CURRENT, made_by=_DETECTED_BY)
+    with _intact(root, _CURRENT, made_by=_DETECTED_BY):
+        text, detection, fingerprint = (stored[name] for name in ("selector", "detection", "selector_fingerprint"))
+        scoring_version = json.loads(text)["scoring_version"]
+        selector = Selector.from_json(text) if scoring_version == SCORING_VERSION else None
+        if selector is not None and selector.fingerprint != fingerprint:
+            raise ValueError(f"selector_fingerprint is {fingerprint!r}, that of its selector {selector.fingerprint!r}")
+    if selector is None:
         raise ValueError(
-            f"the selector in use is of scoring version {selector.scoring_version}, this code of {SCORING_VERSION}: "
+            f"the selector in use is of scoring version {scoring_version}, this code of {SCORING_VERSION}: "
             "materialize retrieval_heads again"
         )
-    return CurrentSelector(selector, Detection.from_json(stored["detection"]))
+    return selector, detection
 
 
 def stored_detection(root: Root, key: str) -> Detection | None:
@@ -123,9 +147,8 @@ def store_detection(root: Root, key: str, detection: Detection) -> None:
     root.write_bytes(f"selectors/detections/{key}.json", detection.to_json().encode())
 
 
-def head_scores_table(current: CurrentSelector) -> pa.Table:
+def head_scores_table(selector: Selector, detection: HeadDetection) -> pa.Table:
     """The selector's rows of the table `head_scores`, one per head of the model."""
-    selector, detection = current.selector, current.detection.detection
     n_layers, n_heads = detection.scores_LH.shape
     heads = [Head(layer, index) for layer in range(n_layers) for index in range(n_heads)]
     return pa.table(
@@ -156,7 +179,18 @@ def probes_from_table(table: pa.Table) -> list[Probe]:
     return [Probe(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
 
 
-def _read(root: Root, path: str, *, missing: str) -> dict[str, Any]:
+def _read(root: Root, path: str, *, made_by: str) -> dict[str, Any]:
     if not root.exists(path):
-        raise ValueError(f"{root.uri}/{path} does not exist: {missing} first")
-    return json.loads(root.read_bytes(path))
+        raise ValueError(f"{root.uri}/{path} does not exist: materialize {made_by} first")
+    content = root.read_bytes(path)
+    with _intact(root, path, made_by=made_by):
+        return json.loads(content)
+
+
+@contextmanager
+def _intact(root: Root, path: str, *, made_by: str) -> Iterator[None]:
+    """What fails to be understood in here is the file's fault, which is named, with the asset that writes it anew."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{root.uri}/{path}: damaged, materialize {made_by} again: {error!r}") from error

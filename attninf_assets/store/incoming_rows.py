@@ -1,7 +1,7 @@
-"""Rows on their way into a table: exactly its columns, in its types, inside the partition they are meant for."""
+"""Rows on their way into a table: exactly its columns and types, inside their partition, and there for another try."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,27 @@ import pyarrow.compute as pc
 
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 
-__all__ = ["conform"]
+__all__ = ["conform", "replayable"]
+
+
+@contextmanager
+def replayable(
+    name: str, data: pa.Table | pa.RecordBatchReader, where: Mapping[str, str]
+) -> Iterator[Callable[[], pa.RecordBatchReader]]:
+    """Conforming rows that can be read from the start as often as asked: each call gives a reader of them all.
+
+    A table stays in memory; a reader is consumed once, and its rows wait on local disk for as long as the context
+    lasts. Raises as `conform` does, before anything can be read.
+    """
+    if isinstance(data, pa.Table):
+        yield conform(name, data, where=where).to_reader
+        return
+    with tempfile.TemporaryDirectory(prefix="attninf-replace-") as directory:
+        spool = Path(directory) / "rows.arrow"
+        with pa.ipc.new_stream(str(spool), TABLES[name]) as writer:
+            for batch in data:
+                writer.write_table(conform(name, pa.Table.from_batches([batch]), where=where))
+        yield lambda: pa.ipc.open_stream(pa.memory_map(str(spool)))
 
 
 def conform(name: str, rows: pa.Table, *, where: Mapping[str, str]) -> pa.Table:
@@ -44,30 +64,3 @@ def _column(name: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedAr
         return values.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"table {name}, column {field.name}: {error}") from error
-
-
-class Replay:
-    """Rows that can be read more than once, for a write that may have to be tried again."""
-
-    def __init__(self, table: pa.Table | None, spool: Path | None) -> None:
-        self._table = table
-        self._spool = spool
-
-    def __call__(self) -> pa.RecordBatchReader:
-        if self._table is not None:
-            return self._table.to_reader()
-        return pa.ipc.open_stream(pa.memory_map(str(self._spool)))
-
-
-@contextmanager
-def replayable(name: str, data: pa.Table | pa.RecordBatchReader, where: Mapping[str, str]) -> Iterator[Replay]:
-    """Make rows conform to a table and readable more than once; a stream is kept on local disk inside the context."""
-    if isinstance(data, pa.Table):
-        yield Replay(conform(name, data, where=where), None)
-        return
-    with tempfile.TemporaryDirectory(prefix="attninf-replace-") as directory:
-        spool = Path(directory) / "rows.arrow"
-        with pa.ipc.new_stream(str(spool), TABLES[name]) as writer:
-            for batch in data:
-                writer.write_table(conform(name, pa.Table.from_batches([batch]), where=where))
-        yield Replay(None, spool)

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -16,7 +16,7 @@ from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.sql import literal
 from attninf_assets.store.tables import Lake
 
-__all__ = ["connect"]
+__all__ = ["connect", "count_rows", "rows_digest"]
 
 _SCHEME = "attninf"  # not s3: DuckDB would reach for its own extension
 
@@ -103,3 +103,12 @@ def count_rows(connection: duckdb.DuckDBPyConnection, what: str) -> int:
     """How many rows there are in a view, or in `view WHERE condition`."""
     (row,) = connection.execute(f"SELECT count(*) FROM {what}").fetchall()
     return int(row[0])
+
+
+def rows_digest(connection: duckdb.DuckDBPyConnection, view: str, columns: Sequence[str]) -> str:
+    """Changes when any row of the view does in those columns, whatever the rows' order: their number, and the XOR of
+    the lower halves of their md5. Needs no memory."""
+    ((count, digest),) = connection.execute(
+        f"SELECT count(*), bit_xor(md5_number_lower(concat_ws(chr(0), {', '.join(columns)}))) FROM {view}"
+    ).fetchall()
+    return f"{count}:{digest}"

@@ -14,7 +14,7 @@ import pytest
 
 from attninf_assets.orchestration.runs.liveness import is_dead
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
 from benchmarks.rigs.live import Live, live_system, prepare_home, until
 
@@ -91,14 +91,14 @@ def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: L
         heads = live.materialize(*SELECTOR, config=PROBES)
         live.start_sensor("rescoring")
         ended_well(live, instance, heads)
-        first = current_selector(pipeline.lake.root).selector.fingerprint
+        first = current_fingerprint(pipeline.lake.root)
         live.wait("scores of every shard", lambda: scored_by(pipeline) == {key: {first} for key in SHARDS})
         live.wait("three materializations", lambda: scorings(instance).total() >= 3)
         assert scorings(instance) == Counter(SHARDS)
 
         zero = live.materialize("retrieval_heads", config={"retrieval_heads": {"config": {"mask": "zero"}}})
         ended_well(live, instance, zero)
-        second = current_selector(pipeline.lake.root).selector.fingerprint
+        second = current_fingerprint(pipeline.lake.root)
         assert second != first
         killed, process = live.wait("a scoring run at work", lambda: scoring_process(instance))
         os.kill(process, signal.SIGKILL)
@@ -170,7 +170,7 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
         assert statuses(instance, backfill) == {dg.DagsterRunStatus.FAILURE: 1, dg.DagsterRunStatus.SUCCESS: 3}
         (retried,) = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
         assert retried.status is dg.DagsterRunStatus.SUCCESS
-        fingerprint = current_selector(pipeline.lake.root).selector.fingerprint
+        fingerprint = current_fingerprint(pipeline.lake.root)
         assert scored_by(pipeline) == {key: {fingerprint} for key in SHARDS}
         assert paid(pipeline) == {fingerprint: Counter(dict.fromkeys(SHARDS, 25))}
         assert instance.event_log_storage.get_concurrency_info("gpu").active_run_ids == set()

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from attninf_assets.influence.model.head import Head
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint, current_selector
 from attninf_assets_tests.support.pipeline import (
     PROBES,
     SELECTION,
@@ -40,7 +40,7 @@ def test_the_planted_head_becomes_the_retrieval_head(finished: Pipeline) -> None
 
 def test_every_document_has_one_score_by_the_selector_in_use(finished: Pipeline) -> None:
     documents, scores = finished.rows("documents"), finished.rows("scores")
-    fingerprint = current_selector(finished.lake.root).selector.fingerprint
+    fingerprint = current_fingerprint(finished.lake.root)
     assert sorted(scores["doc_id"]) == sorted(documents["doc_id"])
     assert set(scores["selector_fingerprint"]) == {fingerprint}
     error = (pl.col("score") - (pl.col("loss_reference") / pl.col("loss_base") - 1)).abs().max()
@@ -148,9 +148,9 @@ def test_a_source_that_changed_after_indexing_is_never_scored_under_the_old_id(p
 
 
 def test_another_selector_rescores_everything_and_rows_never_mix(pipeline: Pipeline) -> None:
-    before = current_selector(pipeline.lake.root).selector
+    before = current_selector(pipeline.lake.root)
     pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
-    after = current_selector(pipeline.lake.root).selector
+    after = current_selector(pipeline.lake.root)
     assert before.fingerprint != after.fingerprint
     result = materialized(pipeline.run(["attention_influence_scores"], "letters.a"), "attention_influence_scores")
     assert result["documents_scored"] == 25
@@ -223,7 +223,7 @@ def test_an_id_that_another_shard_has_is_refused(pipeline: Pipeline) -> None:
 
 def test_the_manifest_says_what_the_mix_was_made_from(finished: Pipeline) -> None:
     manifest = json.loads((Path(finished.lake.root.uri) / "training_corpus/manifest.json").read_text())
-    assert manifest["provenance"]["selector_fingerprint"] == current_selector(finished.lake.root).selector.fingerprint
+    assert manifest["provenance"]["selector_fingerprint"] == current_fingerprint(finished.lake.root)
     assert {row["domain"]: row["n_selected"] for row in manifest["provenance"]["selection"]} == {
         "letters": 10,
         "notes": 5,

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.scores.coverage import PARTITION_STATES, coverage_by_domain, partition_states, require_coverage
+from attninf_assets.scores.coverage import (
+    PARTITION_STATES,
+    SHARD_STATES,
+    coverage_by_domain,
+    partition_states,
+    require_coverage,
+    shard_states,
+    states_by_domain,
+)
 
 _TEXT = [("domain", pa.string()), ("shard", pa.string()), ("doc_id", pa.string()), ("text_sha256", pa.string())]
 _DOCUMENTS = pa.schema(_TEXT)
@@ -86,3 +94,37 @@ def test_scores_of_documents_that_left_or_changed_are_refused_whatever_the_cover
     ]
     with pytest.raises(ValueError, match=r"no longer indexed in gone \(1\), x \(1\)"):
         require_coverage(coverage, at_least=0.0)
+
+
+_KEYS = [f"{domain}.{shard}" for domain in ("a", "ab", "b") for shard in "12"]
+
+
+@settings(deadline=None)
+@given(
+    stored=st.dictionaries(st.sampled_from(_KEYS), st.sampled_from(["current", "stale", "missing"])),
+    registered=st.lists(st.sampled_from(_KEYS), unique=True),
+    failed=st.sets(st.sampled_from(_KEYS)),
+    landed=st.sets(st.sampled_from(_KEYS)),
+)
+def test_a_shards_state_follows_from_its_own_facts_alone(
+    stored: dict[str, str], registered: list[str], failed: set[str], landed: set[str]
+) -> None:
+    rows = [dict(zip(("domain", "shard"), key.split("."), strict=True)) | {"state": stored[key]} for key in stored]
+    table = pa.Table.from_pylist([row | {"n_documents": 1, "n_current": 0} for row in rows], schema=PARTITION_STATES)
+    states = shard_states(table, registered=registered, failed=failed, landed=landed)
+    assert states.keys() == stored.keys() | set(registered)
+    for key, state in states.items():
+        if key not in landed:
+            assert state == "source gone"
+        elif key not in stored:
+            assert state == "not indexed"
+        elif key in failed and stored[key] != "current":
+            assert state == "failed"
+        else:
+            assert state == stored[key]
+    assert set(states.values()) <= set(SHARD_STATES)
+    counts = states_by_domain(states)
+    assert list(counts) == sorted({key.split(".")[0] for key in states})
+    for domain, by_state in counts.items():
+        for state in SHARD_STATES:
+            assert by_state[state] == sum(states[key] == state for key in states if key.startswith(f"{domain}."))

@@ -1,16 +1,21 @@
 """Bringing a partition's scores up to date, through kills, reruns and readers."""
 
 import datetime
+import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attninf_assets.corpus.documents import Shard
 from attninf_assets.influence.engine import Engine
-from attninf_assets.scores.staging import StagedScores
-from attninf_assets.scores.update import update_partition_scores
+from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.scores.update import content_digest, update_partition_scores
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
@@ -152,3 +157,83 @@ def test_an_interrupt_stages_what_was_scored_before_it(tmp_path: Path) -> None:
     staged = len(StagedScores(root, SELECTOR.fingerprint, "web", "a").read())
     assert 0 < staged < 40
     assert update(root, shard, tmp_path / "journal").n_resumed == staged
+
+
+_WEB_A = Shard("web", "a", "/nowhere", "jsonl", "text", "id")
+_WHERE = {"domain": "web", "shard": "a"}
+_KEPT = st.tuples(st.sampled_from("tu"), st.sampled_from([SELECTOR.fingerprint, "another"]))
+
+
+def _score_row(doc_id: str, text: str, mark: int) -> dict[str, Any]:
+    return {
+        "doc_id": doc_id,
+        "text_sha256": text,
+        "n_tokens": mark,
+        "loss_base": 1.0,
+        "loss_reference": 2.0,
+        "score": 1.0,
+        "scored_at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("tu"), min_size=1),
+    stored=st.dictionaries(st.sampled_from("abcdefg"), _KEPT),
+    data=st.data(),
+)
+def test_what_is_stored_or_staged_for_the_same_text_is_kept_in_the_order_of_the_index(
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: dict[str, str],
+    stored: dict[str, tuple[str, str]],
+    data: st.DataObject,
+) -> None:
+    """Every document has a score, in the table or staged, so that none is computed; marks say where each came from."""
+    lake = Lake(Root.at(tmp_path_factory.mktemp("update")))
+    order = data.draw(st.permutations(sorted(texts)))
+    index = [
+        {"doc_id": doc_id, "source_uri": "/nowhere", "source_row": row, "text_sha256": texts[doc_id], "n_bytes": 1}
+        for row, doc_id in enumerate(order)
+    ]
+    documents = pa.Table.from_pylist([row | _WHERE for row in index], schema=TABLES["documents"])
+    lake.replace("documents", documents, where=_WHERE)
+    before = [
+        _score_row(doc_id, text, 100 + number) | _WHERE | {"selector_fingerprint": fingerprint}
+        for number, (doc_id, (text, fingerprint)) in enumerate(stored.items())
+    ]
+    lake.replace("scores", pa.Table.from_pylist(before, schema=TABLES["scores"]), where=_WHERE)
+    staged = [_score_row(doc_id, text, 200 + number) for number, doc_id in enumerate("abcdef") for text in "tu"]
+    StagedScores(lake.root, SELECTOR.fingerprint, "web", "a").add(pa.Table.from_pylist(staged, schema=STAGED_SCORES))
+
+    current = {doc_id: (text, SELECTOR.fingerprint) for doc_id, text in texts.items()}.items() & stored.items()
+    marks = {row["doc_id"]: row["n_tokens"] for row in before}
+    kept = {doc_id: marks[doc_id] for doc_id, _ in current}
+    expected = [(doc_id, texts[doc_id], kept.get(doc_id, 200 + "abcdef".index(doc_id))) for doc_id in order]
+    result = update_partition_scores(lake, _WEB_A, SELECTOR, load=_no_engine, storage_options={})
+    rows = result.table.select(["doc_id", "text_sha256", "n_tokens"])
+    found = [tuple(row.values()) for row in rows.to_pylist()]
+    assert result.was_current == (len(kept) == len(texts) == len(stored))
+    assert found == expected or (result.was_current and sorted(found) == sorted(expected))
+    assert (result.n_reused, result.n_resumed, result.n_scored) == (len(kept), len(texts) - len(kept), 0)
+    assert result.n_tokens == sum(n_tokens for _, _, n_tokens in expected)
+    committed = lake.read("scores", where=_WHERE)
+    assert set(committed["selector_fingerprint"].to_pylist()) == {SELECTOR.fingerprint}
+    assert sorted(committed["doc_id"].to_pylist()) == sorted(texts)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.text("ab0é"), st.sampled_from("tu")), unique_by=lambda row: row[0], max_size=9),
+    data=st.data(),
+)
+def test_the_content_digest_is_sha256_of_selector_ids_and_texts_in_order_of_the_ids(
+    rows: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """Other values would be other data versions, and everything downstream would look changed."""
+    table = pa.Table.from_pylist(
+        [_score_row(*row, 1) for row in data.draw(st.permutations(rows))], schema=STAGED_SCORES
+    )
+    digest = hashlib.sha256(b"f")
+    for doc_id, text in sorted(rows, key=lambda row: row[0].encode()):
+        digest.update(f"\0{doc_id}\0{text}".encode())
+    assert content_digest(table, selector_fingerprint="f") == digest.hexdigest()

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from attninf_assets.store.query import connect
+from attninf_assets.store.query import connect, rows_digest
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
@@ -90,3 +93,30 @@ def test_a_sort_beyond_the_memory_limit_spills_and_leaves_nothing_in_the_working
         ).fetchall()
     assert longest == [(32,)]
     assert list(tmp_path.iterdir()) == []
+
+
+_CELLS = st.tuples(st.sampled_from(["", "a", "b", "ab"]), st.sampled_from(["", "a", "b"]), st.floats(0, 1))
+
+
+def _digest(rows: list[tuple[str, str, float]]) -> str:
+    names = ["one", "two", "score"]
+    table = [dict(zip(names, row, strict=True)) for row in rows]
+    types = pa.schema([("one", pa.string()), ("two", pa.string()), ("score", pa.float64())])
+    with duckdb.connect() as connection:
+        connection.register("things", pa.Table.from_pylist(table, schema=types))
+        return rows_digest(connection, "things", names)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(_CELLS, unique=True, max_size=5), other=st.lists(_CELLS, unique=True, max_size=5), data=st.data())
+def test_digests_are_equal_for_the_same_rows_in_any_order_and_for_no_others(
+    rows: list[tuple[str, str, float]], other: list[tuple[str, str, float]], data: st.DataObject
+) -> None:
+    assert _digest(data.draw(st.permutations(rows))) == _digest(rows)
+    assert (_digest(other) == _digest(rows)) == (set(other) == set(rows))
+
+
+def test_digests_stand_still_between_releases() -> None:
+    """They are data versions: another value would make everything downstream look changed."""
+    assert _digest([("web", "a", 0.25), ("web", "b", -1.5)]) == "2:4306747124908500561"
+    assert _digest([]) == "0:None"

@@ -1,18 +1,19 @@
 """What must hold of the tables, looked up in the tables themselves and not in the code that wrote them."""
 
 from collections import Counter
-from fractions import Fraction
 
 import dagster as dg
 
 from attninf_assets.mixture.manifest import verify_training_corpus
-from attninf_assets.orchestration.assets.coverage import STATES, _states, score_coverage
+from attninf_assets.orchestration.assets.coverage import score_coverage, states_of_shards
 from attninf_assets.orchestration.assets.mixture import training_corpus
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, SCORE_CHECKS
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.scores.coverage import SHARD_STATES
+from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
+from attninf_assets.selector.stored import current_detection, current_fingerprint
 from attninf_assets.store.query import connect, count_rows
 
 _WARN = dg.AssetCheckSeverity.WARN
@@ -21,7 +22,7 @@ _WARN = dg.AssetCheckSeverity.WARN
 @dg.asset_check(asset=retrieval_heads, blocking=True)
 def retrieval_heads_matter(lake: LakeResource) -> dg.AssetCheckResult:
     """Masking the retrieval heads costs the probes far more than the median of equal-sized random sets does."""
-    evidence = current_selector(lake.storage_root()).detection.evidence
+    evidence = current_detection(lake.storage_root()).evidence
     return dg.AssetCheckResult(
         passed=evidence.heads_matter,
         metadata={
@@ -39,7 +40,7 @@ def retrieval_heads_matter(lake: LakeResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset=retrieval_heads)
 def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
     """No single head alone carries more than half of the effect of masking a set; one that does is named."""
-    dominating = current_selector(lake.storage_root()).detection.evidence.dominating
+    dominating = current_detection(lake.storage_root()).evidence.dominating
     return dg.AssetCheckResult(
         passed=not dominating, severity=_WARN, metadata={"dominating": dg.MetadataValue.json(list(dominating))}
     )
@@ -49,54 +50,23 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
 def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResult:
     """Per domain, what is at or above the threshold reaches the asked fraction; without its last one it does not."""
     with connect(lake.tables(), "scores", "thresholds") as connection:
-        counted = connection.execute(
-            """
-            WITH counted AS (
-              SELECT domain, fraction, budget, n_documents, n_selected, tokens_total, tokens_selected, n_tokens,
-                     (score, doc_id) >= (threshold_score, threshold_doc_id) AS kept,
-                     (score, doc_id) = (threshold_score, threshold_doc_id) AS last
-              FROM scores JOIN thresholds USING (domain, selector_fingerprint) WHERE isfinite(score))
-            SELECT domain, fraction, budget, (n_documents, n_selected, tokens_total, tokens_selected),
-                   (count(*), count_if(kept), sum(n_tokens)::BIGINT, coalesce(sum(n_tokens) FILTER (kept), 0)::BIGINT),
-                   (count_if(last), coalesce(sum(n_tokens) FILTER (last), 0)::BIGINT)
-            FROM counted GROUP BY ALL ORDER BY domain
-            """
-        ).fetchall()
-    wrong = [
-        domain
-        for domain, fraction, budget, stored, (documents, kept, tokens, tokens_kept), (n_last, last_tokens) in counted
-        for whole, reached, last in [
-            (documents, kept, n_last) if budget == "documents" else (tokens, tokens_kept, last_tokens)
-        ]
-        if stored != (documents, kept, tokens, tokens_kept)
-        or n_last != 1
-        or not reached - last < Fraction(str(fraction)) * whole <= reached
-    ]
+        wrong = domains_not_at_their_fraction(connection)
+        n_domains = count_rows(connection, "thresholds")
     return dg.AssetCheckResult(
-        passed=bool(counted) and not wrong,
-        metadata={"domains": len(counted), "wrong_domains": dg.MetadataValue.json(wrong)},
+        passed=n_domains > 0 and not wrong,
+        metadata={"domains": n_domains, "wrong_domains": dg.MetadataValue.json(wrong)},
     )
 
 
 @dg.asset_check(asset=selected_subset)
 def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckResult:
     """Per domain, as many documents and tokens are selected as the thresholds count, all by the selector in use."""
-    fingerprint = current_selector(lake.storage_root()).selector.fingerprint
+    fingerprint = current_fingerprint(lake.storage_root())
     with connect(lake.tables(), "selected_subset", "thresholds") as connection:
-        differing = connection.execute(
-            """
-            SELECT domain FROM thresholds FULL JOIN
-              (SELECT domain, count(*) AS n, count(DISTINCT doc_id) AS ids, sum(n_tokens) AS tokens,
-                      bool_and(selector_fingerprint = $1) AS one FROM selected_subset GROUP BY 1) AS s USING (domain)
-            WHERE n IS DISTINCT FROM n_selected OR ids IS DISTINCT FROM n OR tokens IS DISTINCT FROM tokens_selected
-               OR NOT one
-            """,
-            [fingerprint],
-        ).fetchall()
+        differing = domains_not_as_counted(connection, selector_fingerprint=fingerprint)
         n_domains = count_rows(connection, "thresholds")
     return dg.AssetCheckResult(
-        passed=n_domains > 0 and not differing,
-        metadata={"differing_domains": dg.MetadataValue.json([d for (d,) in differing])},
+        passed=n_domains > 0 and not differing, metadata={"differing_domains": dg.MetadataValue.json(differing)}
     )
 
 
@@ -123,10 +93,10 @@ def every_shard_is_current(
 ) -> dg.AssetCheckResult:
     """Every shard that is registered is scored by the selector in use, and its file is there."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
-    total = Counter(_states(context.instance, corpus, tables, fingerprint).values())
+    fingerprint = current_fingerprint(tables.root)
+    total = Counter(states_of_shards(context.instance, corpus, tables, selector_fingerprint=fingerprint).values())
     return dg.AssetCheckResult(
         passed=set(total) <= {"current"},
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={f"shards_{state.replace(' ', '_')}": total[state] for state in STATES},
+        severity=_WARN,
+        metadata={f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},
     )

@@ -18,18 +18,17 @@ from attninf_assets.orchestration.runs.partitions import corpus_shards
 from attninf_assets.scores.cost import (
     Approval,
     Rates,
+    cost_of,
     measured_rates,
+    predicted_and_actual,
     read_approval,
     rescoring_estimate,
     scoring_history,
-    spent,
 )
-from attninf_assets.scores.coverage import partition_states
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.scores.coverage import SHARD_STATES, partition_states, shard_states, states_by_domain
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
-
-STATES = ("current", "stale", "missing", "failed", "not indexed", "source gone")
 
 
 @dg.asset(deps=[raw_corpus, retrieval_heads, attention_influence_scores], group_name="scores", kinds={"duckdb"})
@@ -43,33 +42,43 @@ def score_coverage(
     there, whatever its scores. Also what scoring by this selector ran at and cost, shard by shard, and predicted
     against actual cost where it was previewed."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
-    states = _states(context.instance, corpus, tables, fingerprint)
-    by_domain = {
-        domain: Counter(state for key, state in states.items() if key.partition(".")[0] == domain)
-        for domain in sorted({key.partition(".")[0] for key in states})
-    }
+    fingerprint = current_fingerprint(tables.root)
+    states = states_of_shards(context.instance, corpus, tables, selector_fingerprint=fingerprint)
     total = Counter(states.values())
+    by_domain = {
+        domain: {state: counts[state] for state in SHARD_STATES} for domain, counts in states_by_domain(states).items()
+    }
     unfinished = [key for key, state in sorted(states.items()) if state != "current"]
-    context.log.info(", ".join(f"{total[state]:,} {state}" for state in STATES if total[state]) or "no shards")
+    context.log.info(", ".join(f"{total[state]:,} {state}" for state in SHARD_STATES if total[state]) or "no shards")
     return dg.MaterializeResult(
         metadata={
             "selector_fingerprint": fingerprint,
             "coverage": records(
-                [
-                    {"domain": domain, **{state: counts[state] for state in STATES}, "shards": counts.total()}
-                    for domain, counts in by_domain.items()
-                ]
+                [{"domain": domain, **counts, "shards": sum(counts.values())} for domain, counts in by_domain.items()]
             ),
-            "chart": coverage_bars(
-                {domain: {state: counts[state] for state in STATES} for domain, counts in by_domain.items()}
-            ),
-            **{f"shards_{state.replace(' ', '_')}": total[state] for state in STATES},
+            "chart": coverage_bars(by_domain),
+            **{f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},
             "shards": len(states),
             "unfinished": dg.MetadataValue.json(unfinished[:200]),
             **_throughput_and_cost(tables, fingerprint, cost),
             **_predicted_against_actual(tables, fingerprint),
         }
+    )
+
+
+def states_of_shards(
+    instance: dg.DagsterInstance, corpus: CorpusResource, tables: Lake, *, selector_fingerprint: str
+) -> dict[str, str]:
+    """The state of every registered or stored shard, by key, from the tables, the instance and the corpus's files."""
+    with connect(tables, "documents", "scores") as connection:
+        stored = partition_states(connection, selector_fingerprint=selector_fingerprint)
+    registered = instance.get_dynamic_partitions(str(corpus_shards.name))
+    statuses = instance.get_status_by_partition(attention_influence_scores.key, registered, corpus_shards) or {}
+    return shard_states(
+        stored,
+        registered=registered,
+        failed={key for key, status in statuses.items() if status is not None and status.value == "FAILED"},
+        landed={shard.key for shard in corpus.shards()},
     )
 
 
@@ -92,7 +101,7 @@ def rescoring_preview(
     Tokens are estimated from bytes. Above the spending limit it fails until materialized with `confirm`; where one is
     set, no run scores anything by a selector whose preview was not approved."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores", "scoring_runs") as connection:
         measured = measured_rates(connection)
         rates = Rates(
@@ -109,13 +118,8 @@ def rescoring_preview(
     metadata = {
         "selector_fingerprint": fingerprint,
         **_known(asdict(estimate)),
-        **_known(
-            {
-                "price_per_device_hour": cost.price_per_device_hour,
-                "spending_limit": cost.spending_limit,
-                **asdict(rates),
-            }
-        ),
+        "price_per_device_hour": cost.price_per_device_hour,
+        **_known({"spending_limit": cost.spending_limit, **asdict(rates)}),
         "confirmed": config.confirm,
     }
     if refusal is not None:
@@ -128,36 +132,16 @@ def rescoring_preview(
     return dg.MaterializeResult(metadata=metadata)
 
 
-def _states(
-    instance: dg.DagsterInstance, corpus: CorpusResource, tables: Lake, selector_fingerprint: str
-) -> dict[str, str]:
-    """The state of every registered or stored shard, by key."""
-    with connect(tables, "documents", "scores") as connection:
-        stored = partition_states(connection, selector_fingerprint=selector_fingerprint).to_pylist()
-    registered = instance.get_dynamic_partitions(str(corpus_shards.name))
-    states = dict.fromkeys(registered, "not indexed") | {f"{s['domain']}.{s['shard']}": s["state"] for s in stored}
-    statuses = instance.get_status_by_partition(attention_influence_scores.key, registered, corpus_shards) or {}
-    failed = {key for key, status in statuses.items() if status is not None and status.value == "FAILED"}
-    there = {shard.key for shard in corpus.shards()}
-    states |= {key: "failed" for key in failed if states[key] in ("stale", "missing")}
-    return states | {key: "source gone" for key in states if key not in there}
-
-
 def _throughput_and_cost(tables: Lake, selector_fingerprint: str, cost: CostResource) -> dict[str, Any]:
     with connect(tables, "scoring_runs") as connection:
         history = scoring_history(connection, selector_fingerprint=selector_fingerprint)
     if not len(history):
         return {}
     tokens, seconds = (history[name].to_numpy() for name in ("tokens_scored", "seconds"))
-    hours = float(seconds.sum() / 3600)
-    return {
-        "throughput_and_cost": throughput_and_cost(
-            history["domain"].to_pylist(), tokens, seconds, price_per_device_hour=cost.price_per_device_hour
-        ),
-        "tokens_per_second": float(tokens.sum() / seconds.sum()),
-        "device_hours": hours,
-        "money": hours * cost.price_per_device_hour,
-    }
+    price = cost.price_per_device_hour
+    picture = throughput_and_cost(history["domain"].to_pylist(), tokens, seconds, price_per_device_hour=price)
+    together = cost_of(int(tokens.sum()), float(seconds.sum()), price_per_device_hour=price)
+    return {"throughput_and_cost": picture, **asdict(together)}
 
 
 def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[str, Any]:
@@ -165,11 +149,10 @@ def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[s
     if approval is None:
         return {}
     with connect(tables, "scoring_runs") as connection:
-        actual = spent(connection, selector_fingerprint=selector_fingerprint, since=approval.previewed_at)
-    predicted = asdict(approval.estimate)
+        figures = predicted_and_actual(connection, approval)
     rows = [
-        {"of": name, "predicted": _shown(predicted[name]), "actual": _shown(value)}
-        for name, value in asdict(actual).items()
+        {"of": name, "predicted": _shown(predicted), "actual": _shown(actual)}
+        for name, (predicted, actual) in figures.items()
     ]
     return {"predicted_against_actual": records(rows)}
 

@@ -18,7 +18,7 @@ from attninf_assets.orchestration.assets.selection import selected_subset
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.display.metadata import records, reporter
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 
 
 class MixConfig(dg.Config):
@@ -47,7 +47,7 @@ def training_corpus(
 
     zstd Parquet files under `training_corpus/` and a `manifest.json` that names them with counts and hashes."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     provenance = mix_provenance(tables, selector_fingerprint=fingerprint)
     settings = MixSettings(
         seed=config.seed,

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import dagster as dg
 import duckdb
 
+from attninf_assets.corpus.verification import refusal_reasons, repeated_ids
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.scores.verification import count_unscorable, count_wrong_losses, fingerprints, mismatch
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect, count_rows
 
 RAW_CORPUS, SCORES = dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")
@@ -30,15 +33,12 @@ def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[duckdb.Du
 def quarantine_is_small(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 5 % of the shard's rows were refused."""
     with _partition(key, lake, "documents", "quarantine") as connection:
-        indexed = count_rows(connection, "documents")
-        reasons = connection.execute(
-            "SELECT reason, count(*) FROM quarantine GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
-        ).fetchall()
-        refused = count_rows(connection, "quarantine")
+        indexed, refused = (count_rows(connection, view) for view in ("documents", "quarantine"))
+        reasons = refusal_reasons(connection)
     return dg.AssetCheckResult(
         passed=refused <= MAX_QUARANTINED * (indexed + refused),
         severity=_WARN,
-        metadata={"documents": indexed, "quarantined": refused, "reasons": dg.MetadataValue.json(dict(reasons))},
+        metadata={"documents": indexed, "quarantined": refused, "reasons": dg.MetadataValue.json(reasons)},
     )
 
 
@@ -46,47 +46,29 @@ def document_ids_are_unique(key: str, lake: LakeResource) -> dg.AssetCheckResult
     """No document of the shard has the id of another document of its domain, in this shard or any other."""
     domain, shard = key.split(".")
     with connect(lake.tables(), "documents", where={"domain": domain}) as connection:
-        repeated = connection.execute(
-            "SELECT doc_id, count(*) FROM documents WHERE doc_id IN "
-            "(SELECT doc_id FROM documents WHERE shard = $1) GROUP BY 1 HAVING count(*) > 1 LIMIT 10",
-            [shard],
-        ).fetchall()
-    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(dict(repeated))})
+        repeated = repeated_ids(connection, shard=shard)
+    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(repeated)})
 
 
 def every_document_is_scored_once(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """Every indexed document of the shard has exactly one score row, for the text that was indexed; no row is extra."""
     with _partition(key, lake, "documents", "scores", "quarantine") as connection:
-        ((unscored, orphaned, repeated),) = connection.execute(
-            """
-            SELECT (SELECT count(*) FROM documents ANTI JOIN scores USING (doc_id, text_sha256)),
-                   (SELECT count(*) FROM scores ANTI JOIN documents USING (doc_id, text_sha256)),
-                   (SELECT count(*) - count(DISTINCT doc_id) FROM scores)
-            """
-        ).fetchall()
+        found = mismatch(connection)
         refused = count_rows(connection, "quarantine")
-    return dg.AssetCheckResult(
-        passed=unscored == orphaned == repeated == 0,
-        metadata={"unscored": unscored, "without_document": orphaned, "repeated": repeated, "quarantined": refused},
-    )
+    return dg.AssetCheckResult(passed=found.none, metadata={**asdict(found), "quarantined": refused})
 
 
 def losses_are_finite(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """Every loss is a finite number, not negative, and every score that is not null is finite."""
     with _partition(key, lake, "scores") as connection:
-        wrong = count_rows(
-            connection,
-            "scores WHERE NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
-            "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
-        )
+        wrong = count_wrong_losses(connection)
     return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_losses": wrong})
 
 
 def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 1 % of the shard's documents have a null score: no tokens, or no loss to speak of."""
     with _partition(key, lake, "scores") as connection:
-        total = count_rows(connection, "scores")
-        null = count_rows(connection, "scores WHERE score IS NULL")
+        total, null = count_rows(connection, "scores"), count_unscorable(connection)
     return dg.AssetCheckResult(
         passed=null <= MAX_WITHOUT_SCORE * total, severity=_WARN, metadata={"documents": total, "without_score": null}
     )
@@ -94,11 +76,11 @@ def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckRe
 
 def one_selector_per_partition(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """All scores of the shard are by the selector in use."""
-    fingerprint = current_selector(lake.storage_root()).selector.fingerprint
+    in_use = current_fingerprint(lake.storage_root())
     with _partition(key, lake, "scores") as connection:
-        found = [row[0] for row in connection.execute("SELECT DISTINCT selector_fingerprint FROM scores").fetchall()]
+        found = fingerprints(connection)
     return dg.AssetCheckResult(
-        passed=set(found) <= {fingerprint}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
+        passed=set(found) <= {in_use}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
     )
 
 

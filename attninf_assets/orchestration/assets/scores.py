@@ -1,11 +1,8 @@
 """Attention influence scores, shard by shard."""
 
-import hashlib
-
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from attninf_assets.influence.engine import Engine, load_engine
 from attninf_assets.influence.runtime.devices import choose_device, claim_device
@@ -19,11 +16,11 @@ from attninf_assets.orchestration.display.plots import score_histogram
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.scores.update import PartitionScores, update_partition_scores
+from attninf_assets.scores.cost import cost_of
+from attninf_assets.scores.ranking import highest_and_lowest
+from attninf_assets.scores.update import PartitionScores, content_digest, update_partition_scores
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
-
-_ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -45,7 +42,7 @@ def attention_influence_scores(
     tables = lake.tables()
 
     def score(key: str) -> dg.MaterializeResult:
-        selector = current_selector(tables.root).selector
+        selector = current_selector(tables.root)
         scores = update_partition_scores(
             tables,
             corpus.shard(key),
@@ -56,7 +53,7 @@ def attention_influence_scores(
         )
         context.log.info(f"{key}: {_story(scores)}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(_content_digest(scores.table, selector.fingerprint)),
+            data_version=dg.DataVersion(content_digest(scores.table, selector_fingerprint=selector.fingerprint)),
             metadata={
                 "selector_fingerprint": selector.fingerprint,
                 "dagster/uri": tables.root.table_uri("scores"),
@@ -84,18 +81,18 @@ def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> En
 
 def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
     """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions."""
-    hours = scores.seconds / 3600
+    spent = cost_of(scores.tokens_scored, scores.seconds, price_per_device_hour=cost.price_per_device_hour)
     return {
         "dagster/partition_row_count": len(scores.table),
         "documents_scored": scores.n_scored,
         "documents_resumed": scores.n_resumed,
         "documents_reused": scores.n_reused,
-        "tokens": int(pc.sum(scores.table["n_tokens"]).as_py() or 0),
+        "tokens": scores.n_tokens,
         "tokens_scored": scores.tokens_scored,
         "seconds_scoring": round(scores.seconds, 3),
-        "tokens_per_second": round(scores.tokens_scored / scores.seconds, 1) if scores.seconds else 0.0,
-        "device_hours": hours,
-        "money": hours * cost.price_per_device_hour,
+        "tokens_per_second": round(spent.tokens_per_second, 1),
+        "device_hours": spent.device_hours,
+        "money": spent.money,
     }
 
 
@@ -108,35 +105,19 @@ def _story(scores: PartitionScores) -> str:
     )
 
 
-def _content_digest(table: pa.Table, fingerprint: str) -> str:
-    """Changes when any document's text, the set of documents or the selector does, and never otherwise."""
-    digest = hashlib.sha256(fingerprint.encode())
-    texts = table.select(["doc_id", "text_sha256"])
-    by_id = pc.sort_indices(texts, [("doc_id", "ascending")])
-    for begin in range(0, len(by_id), _ROWS_AT_ONCE):
-        rows = texts.take(by_id.slice(begin, _ROWS_AT_ONCE)).combine_chunks()
-        for chunk in pc.binary_join_element_wise("", *rows.columns, "\0").chunks:
-            digest.update("".join(chunk.to_pylist()).encode())
-    return digest.hexdigest()
-
-
 def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:
     scores = table["score"].to_numpy()
-    ranked = pc.sort_indices(table, [("score", "descending"), ("doc_id", "descending")])  # what is not finite last
-    ranked = ranked.slice(0, int(np.isfinite(scores).sum()))
-    ends = [*ranked.slice(0, 5).to_pylist(), *ranked.slice(max(5, len(ranked) - 5)).to_pylist()]
-    shown = pa.concat_tables([table.slice(0, 0), *(table.slice(row, 1) for row in ends)])
-    shown_rows = [
+    ends = [
         {
             "doc_id": row["doc_id"],
             "n_tokens": row["n_tokens"],
             **{name: round(row[name], 4) for name in ("loss_base", "loss_reference", "score")},
         }
-        for row in shown.to_pylist()
+        for row in highest_and_lowest(table)
     ]
     return {
         "scores": quantiles(scores),
         "loss_base": quantiles(table["loss_base"].to_numpy()),
         "histogram": score_histogram(np.asarray(scores, dtype=float)),
-        "highest_and_lowest": records(shown_rows),
+        "highest_and_lowest": records(ends),
     }

@@ -5,7 +5,6 @@ import json
 from typing import Literal
 
 import dagster as dg
-import numpy as np
 from pydantic import Field
 
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
@@ -14,11 +13,10 @@ from attninf_assets.orchestration.display.metadata import column_schema, records
 from attninf_assets.orchestration.display.plots import score_distributions
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
+from attninf_assets.selection.summary import sampled_scores, selected_by_domain
 from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
-
-_PLOTTED_PER_DOMAIN = 100_000  # scores drawn per domain, or up to twice as many; more change no picture
 
 
 class SelectionConfig(dg.Config):
@@ -47,22 +45,17 @@ def score_thresholds(
 
     Documents rank by (score, doc_id), so the number kept is exact. Only scores of the selector in use count."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores") as connection:
         coverage = coverage_by_domain(connection, selector_fingerprint=fingerprint)
         require_coverage(coverage, at_least=config.min_coverage)
         thresholds = find_thresholds(
             connection, selector_fingerprint=fingerprint, fraction=config.fraction, budget=config.budget
         )
-        rows = connection.execute(
-            "SELECT domain, score FROM scores "
-            "JOIN (SELECT domain, count(*) AS n FROM scores GROUP BY domain) USING (domain) "
-            "WHERE selector_fingerprint = $1 AND isfinite(score) AND hash(doc_id) % greatest(1, n // $2) = 0",
-            [fingerprint, _PLOTTED_PER_DOMAIN],
-        ).fetchnumpy()
+        by_domain = {row["domain"]: row["threshold_score"] for row in thresholds.to_pylist()}
+        sample = sampled_scores(connection, by_domain, selector_fingerprint=fingerprint)
     version, _ = tables.replace_if_changed("thresholds", thresholds)
     context.log.info(f"thresholds of {len(thresholds)} domains at {config.fraction:.0%} of {config.budget}")
-    by_domain = {row["domain"]: row["threshold_score"] for row in thresholds.to_pylist()}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(hashlib.sha256(json.dumps(thresholds.to_pylist()).encode()).hexdigest()),
         metadata={
@@ -70,17 +63,14 @@ def score_thresholds(
             "dagster/row_count": len(thresholds),
             "dagster/uri": tables.root.table_uri("thresholds"),
             "thresholds": records(thresholds.drop_columns("selector_fingerprint").to_pylist()),
-            "score_distributions": score_distributions(
-                {domain: np.asarray(rows["score"][rows["domain"] == domain], dtype=float) for domain in by_domain},
-                by_domain,
-            ),
+            "score_distributions": score_distributions(sample, by_domain),
             "coverage": records(
                 [{"domain": c.domain, "documents": c.n_documents, "scored": c.n_scored} for c in coverage]
             ),
-            "documents_scored": sum(thresholds["n_documents"].to_pylist()),
-            "documents_selected": sum(thresholds["n_selected"].to_pylist()),
-            "tokens": sum(thresholds["tokens_total"].to_pylist()),
-            "tokens_selected": sum(thresholds["tokens_selected"].to_pylist()),
+            **{
+                column: sum(thresholds[column].to_pylist())
+                for column in ("n_documents", "n_selected", "tokens_total", "tokens_selected")
+            },
             "delta_version": version,
         },
     )
@@ -96,25 +86,22 @@ def score_thresholds(
 def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """The documents at or above their domain's threshold: the reasoning-intensive part of the corpus, by id."""
     tables = lake.tables()
-    fingerprint = current_selector(tables.root).selector.fingerprint
+    fingerprint = current_fingerprint(tables.root)
     with connect(tables, "scores", "thresholds") as connection:
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
     with connect(tables, "selected_subset") as connection:
         digest = selection_digest(connection)
-        per_domain = connection.execute(
-            "SELECT domain, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens, min(score) AS lowest_score, "
-            "avg(score) AS mean_score FROM selected_subset GROUP BY domain ORDER BY domain"
-        ).fetchall()
-    names = ["domain", "documents", "tokens", "lowest_score", "mean_score"]
-    context.log.info(f"{sum(row[1] for row in per_domain):,} documents selected")
+        by_domain = selected_by_domain(connection)
+    n_documents = sum(row["documents"] for row in by_domain)
+    context.log.info(f"{n_documents:,} documents selected")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest),
         metadata={
             "selector_fingerprint": fingerprint,
-            "dagster/row_count": sum(row[1] for row in per_domain),
+            "dagster/row_count": n_documents,
             "dagster/uri": tables.root.table_uri("selected_subset"),
-            "tokens": sum(row[2] for row in per_domain),
-            "selected": records([dict(zip(names, row, strict=True)) for row in per_domain]),
+            "tokens": sum(row["tokens"] for row in by_domain),
+            "selected": records(by_domain),
             "delta_version": version,
         },
     )

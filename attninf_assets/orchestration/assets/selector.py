@@ -148,7 +148,7 @@ def retrieval_heads(
     claim_device()
     device = choose_device()
     auto = config.numeric_class == "auto"
-    current, reused = build_selector(
+    built = build_selector(
         tables.root,
         model.digests,
         probes_from_table(tables.read("retrieval_probes")),
@@ -164,19 +164,20 @@ def retrieval_heads(
         memory=lake.budget_memory(),
         on_progress=reporter(context.log),
     )
-    if reused:
+    if built.reused:
         context.log.info("model, probes and settings are those of an earlier detection: its heads are used again")
-    fingerprint = current.selector.fingerprint
-    tables.replace("head_scores", head_scores_table(current), where={"selector_fingerprint": fingerprint})
-    publish_selector(tables.root, current)
+    fingerprint = built.selector.fingerprint
+    head_scores = head_scores_table(built.selector, built.detection.detection)
+    tables.replace("head_scores", head_scores, where={"selector_fingerprint": fingerprint})
+    publish_selector(tables.root, built.selector, built.detection)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint),
         metadata={
             "selector_fingerprint": fingerprint,
-            "dagster/row_count": current.detection.detection.scores_LH.size,
+            "dagster/row_count": len(head_scores),
             "dagster/uri": tables.root.table_uri("head_scores"),
-            **detection_metadata(current.detection),
-            "detection_reused": reused,
-            "selector": dg.MetadataValue.json(json.loads(current.selector.to_json())),
+            **detection_metadata(built.detection),
+            "detection_reused": built.reused,
+            "selector": dg.MetadataValue.json(json.loads(built.selector.to_json())),
         },
     )

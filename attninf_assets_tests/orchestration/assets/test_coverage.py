@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from attninf_assets.scores.cost import read_approval, scoring_history
-from attninf_assets.selector.stored import current_selector
+from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 from attninf_assets.store.schemas import TABLES
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, materialized
@@ -117,7 +117,7 @@ def test_what_scoring_ran_at_and_cost_is_shown_per_shard_and_together(
 def test_the_history_of_scoring_is_in_the_order_of_commits_whatever_the_clocks_said(pipeline: Pipeline) -> None:
     for key in (SHARDS[2], SHARDS[1]):
         pipeline.run(["attention_influence_scores"], key)
-    fingerprint = current_selector(pipeline.lake.root).selector.fingerprint
+    fingerprint = current_fingerprint(pipeline.lake.root)
     backwards = pipeline.rows("scoring_runs").with_columns(committed_at=pl.col("committed_at").reverse())
     pipeline.lake.replace("scoring_runs", backwards.to_arrow().cast(TABLES["scoring_runs"]))
     with connect(pipeline.lake, "scoring_runs") as connection:
@@ -160,6 +160,6 @@ def test_a_cost_that_was_never_measured_is_unknown_and_a_budget_refuses_it(
         pipeline.run(["rescoring_preview"])
     given = {"rescoring_preview": {"config": {"tokens_per_second": 1000.0, "bytes_per_token": 4.0}}}
     pipeline.run(["rescoring_preview"], config=given)
-    approval = read_approval(pipeline.lake.root, current_selector(pipeline.lake.root).selector.fingerprint)
+    approval = read_approval(pipeline.lake.root, current_fingerprint(pipeline.lake.root))
     assert approval is not None
     assert approval.approved

@@ -1,0 +1,58 @@
+"""What must hold of a partition's scores, looked up in the tables and not in the code that wrote them.
+
+Every function reads views that hold one partition alone.
+"""
+
+from dataclasses import dataclass
+
+import duckdb
+
+from attninf_assets.store.query import count_rows
+
+__all__ = ["Mismatch", "count_unscorable", "count_wrong_losses", "fingerprints", "mismatch"]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How far the scores are from one row for every indexed document, for the text that was indexed."""
+
+    unscored: int  # documents without such a row
+    orphaned: int  # rows that are of no indexed document, or of another text of it
+    repeated: int  # rows beyond the first of a document
+
+    @property
+    def none(self) -> bool:
+        return self == Mismatch(0, 0, 0)
+
+
+def mismatch(connection: duckdb.DuckDBPyConnection) -> Mismatch:
+    """From the views `documents` and `scores`."""
+    (row,) = connection.execute(
+        """
+        SELECT (SELECT count(*) FROM documents ANTI JOIN scores USING (doc_id, text_sha256)),
+               (SELECT count(*) FROM scores ANTI JOIN documents USING (doc_id, text_sha256)),
+               (SELECT count(*) - count(DISTINCT doc_id) FROM scores)
+        """
+    ).fetchall()
+    return Mismatch(*row)
+
+
+def count_wrong_losses(connection: duckdb.DuckDBPyConnection) -> int:
+    """From the view `scores`: rows with a loss that is negative or not finite, or a score that is neither null nor
+    finite."""
+    return count_rows(
+        connection,
+        "scores WHERE NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
+        "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
+    )
+
+
+def count_unscorable(connection: duckdb.DuckDBPyConnection) -> int:
+    """From the view `scores`: documents with a null score, which have no tokens or no loss to speak of."""
+    return count_rows(connection, "scores WHERE score IS NULL")
+
+
+def fingerprints(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """From the view `scores`: the fingerprints of all selectors that rows are by, sorted."""
+    found = connection.execute("SELECT DISTINCT selector_fingerprint FROM scores ORDER BY 1").fetchall()
+    return [fingerprint for (fingerprint,) in found]
