@@ -5,11 +5,13 @@ import dagster as dg
 from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
+from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.orchestration.assets.mixture import training_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads, retrieval_probes, selector_model
+from attninf_assets.orchestration.automation.alerts import alert_sensors
 from attninf_assets.orchestration.automation.new_shards import ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
@@ -19,12 +21,14 @@ from attninf_assets.orchestration.connections.settings import (
     resources_from_environment,
     spending_limit_from_environment,
 )
+from attninf_assets.orchestration.display.code_references import with_code_references
 from attninf_assets.orchestration.runs.liveness import living_in_process_executor
 
 
 @dg.definitions
 def definitions() -> dg.Definitions:
     """The project: assets in the order of the method, checks, jobs, sensors, resources."""
+    resources = resources_from_environment()
     policy = rescore_policy_from_environment()
     several = dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run_from_environment())
     assets = [
@@ -40,12 +44,19 @@ def definitions() -> dg.Definitions:
         training_corpus,
         lake_maintenance,
     ]
+    external = [
+        source_files(resources["corpus"]),
+        pretrained_model(resources["selector"]),
+        quarantine,
+        scoring_runs,
+    ]
+    automated = with_conditions(assets, policy, previewed=spending_limit_from_environment() is not None)
     return dg.Definitions(
-        assets=with_conditions(assets, policy, previewed=spending_limit_from_environment() is not None),
+        assets=[*external, *with_code_references(automated)],
         asset_checks=[*CHECKS, every_shard_is_current],
         jobs=[ingest_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],
-        sensors=[new_shards, *rescoring_sensors(policy)],
-        resources=resources_from_environment(),
+        sensors=[new_shards, *rescoring_sensors(policy), *alert_sensors()],
+        resources=resources,
         executor=living_in_process_executor,  # a process per run: a step of its own would load everything again
     )

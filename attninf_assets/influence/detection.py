@@ -7,6 +7,7 @@ import numpy as np
 
 from attninf_assets.influence.model.head import Head
 
+DETECTION_VERSION = 1  # raised whenever the same inputs would give other heads or other evidence
 MIN_RATIO = 2.0  # "far above": the heads' effect over the median random set's
 MIN_EFFECT = 0.1  # nats on the answer's tokens; less is no effect worth a scoring pass
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from attninf_assets.store.root import Root
 
 __all__ = [
+    "CORPUS_COLUMNS",
     "CORPUS_DIRECTORY",
     "CORPUS_SCHEMA",
     "CorpusFile",
@@ -23,9 +24,14 @@ __all__ = [
 ]
 
 CORPUS_DIRECTORY = "training_corpus"
-CORPUS_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=False) for name in ("doc_id", "domain", "text", "source")]
-)
+CORPUS_COLUMNS = {
+    "doc_id": "identifier, unique within the domain",
+    "domain": "kind of source",
+    "text": "the whole text, as it landed",
+    "source": "why the row is here: corpus, as every document, or selected, once more",
+}
+# Without the meanings: Parquet writers store field metadata, and the same mix is the same bytes.
+CORPUS_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in CORPUS_COLUMNS])
 
 _MANIFEST = f"{CORPUS_DIRECTORY}/manifest.json"
 _READ_BYTES = 8 << 20
@@ -64,6 +70,11 @@ class Manifest:
     seed: int
     rows_per_file: int
     provenance: Mapping[str, Any]  # the caller's: selector_fingerprint, fraction, budget, table versions
+
+    @property
+    def content_digest(self) -> str:
+        """sha256 over the files' own, in order: the same for the same bytes."""
+        return hashlib.sha256("".join(file.sha256 for file in self.files).encode()).hexdigest()
 
     def write(self, root: Root) -> None:
         """Make this the manifest of the training corpus, atomically."""

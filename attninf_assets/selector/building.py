@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from attninf_assets.influence.detection import MIN_EFFECT, MIN_RATIO, HeadEvidence
+from attninf_assets.influence.detection import DETECTION_VERSION, MIN_EFFECT, MIN_RATIO, HeadEvidence
 from attninf_assets.influence.engine import bounded_window, load_engine
 from attninf_assets.influence.evidence import gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
@@ -32,8 +32,6 @@ from attninf_assets.selector.stored import (
     stored_detection,
 )
 from attninf_assets.store.root import Root
-
-_DETECTION_VERSION = 1  # raised whenever the same inputs would give other heads or other evidence
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def _require_that_heads_matter(evidence: HeadEvidence) -> None:
 def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: HeadSettings, plan: ProbePlan) -> str:
     """sha256 of everything that detection and its evidence depend on."""
     inputs = [
-        _DETECTION_VERSION,
+        DETECTION_VERSION,
         digests.model,
         probes_digest(probes),
         [settings.head_fraction, settings.mask, settings.numeric_class],

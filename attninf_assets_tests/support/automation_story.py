@@ -56,13 +56,16 @@ class Story:
         requested = {name: result.get_requested_partitions(dg.AssetKey(name)) for name in watching}
         return {name: {key or "" for key in keys} for name, keys in requested.items() if keys}
 
-    def begin(self, asset: str, key: str | None = None, *, to: str | None = None) -> dg.DagsterRun:
-        """A run that makes this partition, or all from `key` to `to`, has started and is not done."""
-        job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(asset)})
+    def begin(
+        self, asset: str, key: str | None = None, *, to: str | None = None, then: Iterable[str] = ()
+    ) -> dg.DagsterRun:
+        """A run that makes this partition, or all from `key` to `to`, and `then` more assets, has started."""
+        assets = frozenset(map(dg.AssetKey, [asset, *then]))
+        job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=assets)
         ends = {"dagster/asset_partition_range_start": key or "", "dagster/asset_partition_range_end": to or ""}
         return self.instance.create_run_for_job(
             job,
-            asset_selection=frozenset({dg.AssetKey(asset)}),
+            asset_selection=assets,
             status=dg.DagsterRunStatus.STARTED,
             tags=ends if to else {"dagster/partition": key} if key else {},
         )
@@ -97,6 +100,6 @@ class Story:
         self.made("retrieval_heads", version=heads)
         self.made(SCORES, *keys, version=heads)
         for asset in sorted(DOWNSTREAM):
-            self.made(asset)
+            self.made(asset, version=heads)
         self.tick()
         return self

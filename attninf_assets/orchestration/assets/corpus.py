@@ -5,7 +5,8 @@ import dagster as dg
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
-from attninf_assets.orchestration.display.metadata import column_schema, quantiles
+from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
+from attninf_assets.orchestration.display.metadata import quantiles
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition
 from attninf_assets.orchestration.runs.partitions import corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
@@ -14,10 +15,14 @@ SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just be
 
 
 @dg.asset(
+    deps=["source_files"],
     partitions_def=corpus_shards,
     group_name="corpus",
+    owners=OWNERS,
+    tags=DELTA_TABLE,
     kinds={"deltalake", "parquet"},
-    metadata={**column_schema("documents"), "dagster/table_name": "documents"},
+    code_version="1",
+    metadata=table_metadata("documents"),
 )
 @transient_faults_retried
 def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource) -> PartitionEvents:

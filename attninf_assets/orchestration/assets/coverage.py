@@ -9,9 +9,11 @@ import dagster as dg
 from pydantic import Field
 
 from attninf_assets.orchestration.assets.corpus import raw_corpus
+from attninf_assets.orchestration.assets.external import scoring_runs
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
+from attninf_assets.orchestration.display.catalog import OWNERS
 from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.display.plots import coverage_bars, throughput_and_cost
 from attninf_assets.orchestration.runs.partitions import corpus_shards
@@ -31,7 +33,12 @@ from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
 
 
-@dg.asset(deps=[raw_corpus, retrieval_heads, attention_influence_scores], group_name="scores", kinds={"duckdb"})
+@dg.asset(
+    deps=[raw_corpus, retrieval_heads, attention_influence_scores, scoring_runs],
+    group_name="scores",
+    owners=OWNERS,
+    kinds={"duckdb"},
+)
 def score_coverage(
     context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:
@@ -92,7 +99,7 @@ class PreviewConfig(dg.Config):
     bytes_per_token: float | None = Field(default=None, description="Unset: as measured in the scored documents.")
 
 
-@dg.asset(deps=[raw_corpus, retrieval_heads], group_name="scores", kinds={"duckdb"})
+@dg.asset(deps=[raw_corpus, retrieval_heads], group_name="scores", owners=OWNERS, kinds={"duckdb"})
 def rescoring_preview(
     context: dg.AssetExecutionContext, config: PreviewConfig, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:

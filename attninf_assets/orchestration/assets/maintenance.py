@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.display.catalog import OWNERS
 from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.selector.stored import current_fingerprint, has_selector
 from attninf_assets.store.maintenance import RETENTION, maintain
@@ -21,7 +22,12 @@ class MaintenanceConfig(dg.Config):
     )
 
 
-@dg.asset(group_name="storage", kinds={"deltalake"})
+# Weeks, where the schedule says nights: any run counts, one by hand too, and with the schedule off nobody is late the
+# next morning. A lake that was never maintained has no mark at all.
+_FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=30))
+
+
+@dg.asset(group_name="storage", owners=OWNERS, kinds={"deltalake"}, freshness_policy=_FRESH)
 def lake_maintenance(
     context: dg.AssetExecutionContext, config: MaintenanceConfig, lake: LakeResource
 ) -> dg.MaterializeResult:

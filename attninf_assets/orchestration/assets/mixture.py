@@ -5,7 +5,7 @@ from dataclasses import asdict
 import dagster as dg
 from pydantic import Field
 
-from attninf_assets.mixture.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA
+from attninf_assets.mixture.manifest import CORPUS_DIRECTORY
 from attninf_assets.mixture.mixed_documents import (
     MixSettings,
     current_manifest,
@@ -14,8 +14,11 @@ from attninf_assets.mixture.mixed_documents import (
     mixed_documents,
 )
 from attninf_assets.mixture.training_corpus import write_training_corpus
+from attninf_assets.orchestration.assets.corpus import raw_corpus
+from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import selected_subset
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.display.catalog import OWNERS, PARQUET_FILES, corpus_metadata
 from attninf_assets.orchestration.display.metadata import records, reporter
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.selector.stored import current_fingerprint
@@ -31,13 +34,14 @@ class MixConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[selected_subset],
+    deps=[raw_corpus, attention_influence_scores, selected_subset],
     group_name="mixture",
+    owners=OWNERS,
+    tags=PARQUET_FILES,
     kinds={"parquet", "pyarrow"},
+    code_version="1",
     pool="training_corpus",  # one run at a time may write it
-    metadata={
-        "dagster/column_schema": dg.TableSchema([dg.TableColumn(f.name, str(f.type)) for f in CORPUS_SCHEMA]),
-    },
+    metadata=corpus_metadata(),
 )
 @transient_faults_retried
 def training_corpus(
@@ -72,6 +76,7 @@ def training_corpus(
     n_rows = sum(file.rows for file in manifest.files)
     context.log.info(f"{n_rows:,} rows {'are there already, unchanged' if current else 'written'}")
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(manifest.content_digest),
         metadata={
             "dagster/row_count": n_rows,
             "dagster/uri": f"{tables.root.uri}/{CORPUS_DIRECTORY}",

@@ -6,12 +6,13 @@ import pyarrow as pa
 
 from attninf_assets.influence.engine import Engine, load_engine
 from attninf_assets.influence.runtime.devices import choose_device, claim_device
-from attninf_assets.influence.selector import Selector
+from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.partition_checks import SCORE_CHECKS
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
-from attninf_assets.orchestration.display.metadata import column_schema, quantiles, records, reporter
+from attninf_assets.orchestration.display.catalog import DELTA_TABLE, DEVICE_TIME, OWNERS, table_metadata
+from attninf_assets.orchestration.display.metadata import quantiles, records, reporter
 from attninf_assets.orchestration.display.plots import score_histogram
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
@@ -27,9 +28,12 @@ from attninf_assets.selector.stored import current_selector
     deps=[raw_corpus, retrieval_heads],
     partitions_def=corpus_shards,
     group_name="scores",
+    owners=OWNERS,
+    tags={**DELTA_TABLE, **DEVICE_TIME},
     kinds={"deltalake", "pytorch"},
+    code_version=str(SCORING_VERSION),
     pool=GPU_POOL,
-    metadata={**column_schema("scores"), "dagster/table_name": "scores"},
+    metadata=table_metadata("scores"),
 )
 @transient_faults_retried
 def attention_influence_scores(

@@ -7,9 +7,11 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
+from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.connections.resources import LakeResource
-from attninf_assets.orchestration.display.metadata import column_schema, records
+from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
+from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.display.plots import score_distributions
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
@@ -32,10 +34,13 @@ class SelectionConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[attention_influence_scores],
+    deps=[raw_corpus, attention_influence_scores],
     group_name="selection",
+    owners=OWNERS,
+    tags=DELTA_TABLE,
     kinds={"deltalake", "duckdb"},
-    metadata={**column_schema("thresholds"), "dagster/table_name": "thresholds"},
+    code_version="1",
+    metadata=table_metadata("thresholds"),
 )
 @transient_faults_retried
 def score_thresholds(
@@ -77,10 +82,13 @@ def score_thresholds(
 
 
 @dg.asset(
-    deps=[score_thresholds],
+    deps=[attention_influence_scores, score_thresholds],
     group_name="selection",
+    owners=OWNERS,
+    tags=DELTA_TABLE,
     kinds={"deltalake", "duckdb"},
-    metadata={**column_schema("selected_subset"), "dagster/table_name": "selected_subset"},
+    code_version="1",
+    metadata=table_metadata("selected_subset"),
 )
 @transient_faults_retried
 def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:

@@ -7,12 +7,20 @@ import dagster as dg
 from pydantic import Field
 
 from attninf_assets.corpus.sentences import sample_sentences
+from attninf_assets.influence.detection import DETECTION_VERSION
 from attninf_assets.influence.model.pretrained import choose_numeric_class
 from attninf_assets.influence.probes import probes_digest
 from attninf_assets.influence.runtime.devices import choose_device, claim_device
 from attninf_assets.influence.selector import MAX_TOKENS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
-from attninf_assets.orchestration.display.metadata import column_schema, detection_metadata, quantiles, reporter
+from attninf_assets.orchestration.display.catalog import (
+    DELTA_TABLE,
+    DEVICE_TIME,
+    HUGGING_FACE_DIRECTORY,
+    OWNERS,
+    table_metadata,
+)
+from attninf_assets.orchestration.display.metadata import detection_metadata, quantiles, reporter
 from attninf_assets.orchestration.runs.partitions import GPU_POOL
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
@@ -28,7 +36,14 @@ from attninf_assets.selector.stored import (
 _N_SENTENCES = 10_000  # candidates for the probes' values
 
 
-@dg.asset(group_name="selector", kinds={"huggingface", "pytorch"})
+@dg.asset(
+    deps=["pretrained_model"],
+    group_name="selector",
+    owners=OWNERS,
+    tags=HUGGING_FACE_DIRECTORY,
+    kinds={"huggingface", "pytorch"},
+    code_version="1",
+)
 @transient_faults_retried
 def selector_model(
     context: dg.AssetExecutionContext, selector: SelectorResource, lake: LakeResource
@@ -67,10 +82,13 @@ class ProbeConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[selector_model],
+    deps=["source_files", selector_model],
     group_name="selector",
+    owners=OWNERS,
+    tags=DELTA_TABLE,
     kinds={"deltalake", "python"},
-    metadata={**column_schema("retrieval_probes"), "dagster/table_name": "retrieval_probes"},
+    code_version="1",
+    metadata=table_metadata("retrieval_probes"),
 )
 @transient_faults_retried
 def retrieval_probes(
@@ -131,9 +149,12 @@ class HeadConfig(dg.Config):
 @dg.asset(
     deps=[selector_model, retrieval_probes],
     group_name="selector",
+    owners=OWNERS,
+    tags={**DELTA_TABLE, **DEVICE_TIME},
     kinds={"deltalake", "pytorch"},
+    code_version=str(DETECTION_VERSION),
     pool=GPU_POOL,
-    metadata={**column_schema("head_scores"), "dagster/table_name": "head_scores"},
+    metadata=table_metadata("head_scores"),
 )
 @transient_faults_retried
 def retrieval_heads(

@@ -41,11 +41,11 @@ def with_conditions(
         attention_influence_scores.key: rescore & _previewed() if previewed else rescore,
         score_coverage.key: _when_quiet(rescore),
         score_thresholds.key: _when_complete(),
-        selected_subset.key: _after_its_input(),
-        training_corpus.key: _after_its_input(),
+        selected_subset.key: _after(score_thresholds),
+        training_corpus.key: _after(selected_subset),
     }
     if previewed:
-        conditions[rescoring_preview.key] = _after_its_input()
+        conditions[rescoring_preview.key] = _after_its_inputs()
 
     def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
         condition = conditions.get(spec.key)
@@ -72,18 +72,27 @@ def rescoring_sensors(policy: RescorePolicy) -> list[dg.SensorDefinition]:
     ]
 
 
-def _changed() -> dg.AutomationCondition:
-    """An input has another data version than at the last tick, or is about to be renewed in this one."""
-    return dg.AutomationCondition.any_deps_match(
-        dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
-    )
+def _changed(inputs: dg.AssetSelection | None = None) -> dg.AutomationCondition:
+    """An input, or one of these, has another data version than at the last tick, or is about to be renewed in this."""
+    AC = dg.AutomationCondition
+    changed = AC.any_deps_match(AC.data_version_changed() | AC.will_be_requested())
+    return changed if inputs is None else changed.allow(inputs)
+
+
+def _changed_before() -> dg.AutomationCondition:
+    """`_changed`, but not by a run that goes on to renew the asset itself, as the selection's runs do."""
+    AC = dg.AutomationCondition
+    return AC.any_deps_match((AC.data_version_changed() & ~AC.executed_with_root_target()) | AC.will_be_requested())
+
+
+def _waiting_since(changed: dg.AutomationCondition, *, label: str) -> dg.AutomationCondition:
+    """An input changed and the renewal was not requested since. A change at the tick after a request counts again: the
+    requested run may have read the old input already."""
+    return changed.since(dg.AutomationCondition.newly_requested() & ~changed).with_label(label)
 
 
 def _waiting() -> dg.AutomationCondition:
-    """An input changed and the renewal was not requested since. A change at the tick after a request counts again: the
-    requested run may have read the old input already."""
-    requested = dg.AutomationCondition.newly_requested() & ~_changed()
-    return _changed().since(requested).with_label("selector_or_shard_changed")
+    return _waiting_since(_changed(), label="selector_or_shard_changed")
 
 
 def _never_made() -> dg.AutomationCondition:
@@ -109,16 +118,27 @@ def _rescore_nightly() -> dg.AutomationCondition:
 
 
 def _when_complete() -> dg.AutomationCondition:
-    """Scores changed, and no shard of the corpus is unscored, waiting, failed or at work."""
+    """Scores changed, and no shard of the corpus is unscored, waiting, failed or at work.
+
+    The documents are read as well, but what becomes of them is waited for in their scores."""
     AC = dg.AutomationCondition
-    never_made = _never_made() & AC.any_deps_match(~AC.missing())
+    scores = dg.AssetSelection.assets(attention_influence_scores)
+    waiting = _waiting_since(_changed(scores), label="scores_changed")
+    never_made = _never_made() & AC.any_deps_match(~AC.missing()).allow(scores)
     unfinished = AC.missing() | AC.in_progress() | AC.execution_failed() | _waiting()
-    complete = ~AC.any_deps_match(unfinished) & ~AC.in_progress()
-    return ((_waiting() | never_made) & complete).with_label("every_shard_is_scored_by_one_selector")
+    complete = ~AC.any_deps_match(unfinished).allow(scores) & ~AC.in_progress()
+    return ((waiting | never_made) & complete).with_label("every_shard_is_scored_by_one_selector")
 
 
-def _after_its_input() -> dg.AutomationCondition:
-    return ((_waiting() | _never_made()) & _idle()).with_label("after_its_input")
+def _after(trigger: dg.AssetsDefinition) -> dg.AutomationCondition:
+    """This one input changed and is at rest. It stands for all: a new or rescored shard counts once it is selected."""
+    waiting = _waiting_since(_changed_before(), label="input_changed")
+    condition = ((waiting | _never_made()) & _idle()).allow(dg.AssetSelection.assets(trigger))
+    return condition.with_label(f"after_{trigger.key.to_user_string()}")
+
+
+def _after_its_inputs() -> dg.AutomationCondition:
+    return ((_waiting() | _never_made()) & _idle()).with_label("after_its_inputs")
 
 
 def _when_quiet(rescore: dg.AutomationCondition) -> dg.AutomationCondition:

@@ -1,6 +1,5 @@
 """Metadata and log lines that several assets show alike."""
 
-import html
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +9,6 @@ import numpy.typing as npt
 
 from attninf_assets.orchestration.display.plots import answer_loss_bars, head_heat_map
 from attninf_assets.selector.stored import Detection
-from attninf_assets.store.schemas import TABLES, description
-
-
-def column_schema(table: str) -> dict[str, dg.TableSchema]:
-    """The table's columns with their meanings, for the UI's Columns tab."""
-    columns = [
-        dg.TableColumn(
-            field.name,
-            str(field.type),
-            description=html.escape(description(field), quote=False),  # the UI reads it as Markdown
-            constraints=dg.TableColumnConstraints(nullable=field.nullable),
-        )
-        for field in TABLES[table]
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
 def quantiles(values: npt.ArrayLike) -> dg.TableMetadataValue:

@@ -183,6 +183,62 @@ def test_selection_waits_until_every_shard_is_scored_by_the_new_selector(story: 
     assert story.tick() == FOLLOW
 
 
+@pytest.mark.parametrize("ticks_meanwhile", [False, True])
+def test_after_a_rescoring_thresholds_selection_and_mix_are_requested_once(story: Story, ticks_meanwhile: bool) -> None:
+    """They are made in one run: its thresholds are new to the selection only if it did not read them."""
+    story.settled("heads 1")
+    story.made("retrieval_heads", version="heads 2")
+    assert story.tick() == {SCORES: ALL}
+    story.made(SCORES, *ALL, version="heads 2")
+    assert story.tick() == FOLLOW
+    order = ["score_thresholds", "selected_subset", "training_corpus"]
+    run = story.begin(order[0], then=order[1:])
+    requested = []
+    for asset in order:
+        story.make(run, asset, version="heads 2")
+        requested += [story.tick()] if ticks_meanwhile else []
+    story.end(run)
+    assert [*requested, story.tick(), story.tick()] == [{}] * (len(requested) + 2)
+
+
+def test_selection_and_mix_follow_thresholds_and_nothing_else_that_they_read(story: Story) -> None:
+    """Neither a shard that was never indexed nor one that is being indexed or scored keeps them waiting."""
+    story.settled()
+    story.instance.add_dynamic_partitions("corpus_shards", ["notes.second"])
+    indexing, scoring = story.begin("raw_corpus", "letters.a"), story.begin(SCORES, "letters.b")
+    assert story.tick() == {}
+    story.made("score_thresholds", version="by hand")
+    assert story.tick() == {"selected_subset": {""}, "training_corpus": {""}}
+    story.made("selected_subset", version="by hand")
+    story.made("training_corpus", version="by hand")
+    story.tick()
+    story.land(indexing, "raw_corpus", "letters.a", version="2")
+    story.land(scoring, SCORES, "letters.b", version="2")
+    assert story.tick() == {SCORES: {"letters.a"}}
+
+
+def test_thresholds_wait_for_scores_and_not_for_documents(story: Story) -> None:
+    """A shard that is indexed anew, to the same documents, keeps them no longer than its scores do."""
+    story.settled()
+    indexing = story.begin("raw_corpus", "letters.a")
+    story.made(SCORES, "letters.b", version="2")
+    assert story.tick() == FOLLOW
+    story.land(indexing, "raw_corpus", "letters.a", version="1")
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
+def test_a_selection_that_failed_after_its_thresholds_waits_for_a_person_or_the_next_change(story: Story) -> None:
+    story.settled()
+    story.made(SCORES, "letters.b", version="2")
+    assert story.tick() == FOLLOW
+    run = story.begin("score_thresholds", then=["selected_subset", "training_corpus"])
+    story.make(run, "score_thresholds", version="2")
+    story.fail(run)
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made(SCORES, "letters.b", version="3")
+    assert story.tick() == FOLLOW
+
+
 def test_nightly_waits_for_the_night(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNINF_RESCORE", "nightly")
     story.settled()

@@ -119,6 +119,24 @@ def test_the_tags_are_those_that_dagster_gives_a_run_of_the_partition_alone(worl
     assert ours == theirs
 
 
+def test_a_code_version_and_an_input_outside_dagster_are_tagged_as_dagster_tags_them(world: World) -> None:
+    files = dg.AssetSpec("files")
+
+    def by_each_partition(context: dg.AssetExecutionContext) -> PartitionEvents:
+        yield from each_partition(context, result_of, lake=None, checks=())  # type: ignore[arg-type]
+
+    def by_dagster(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return result_of(context.partition_key)
+
+    for function in (by_dagster, by_each_partition):
+        asset = dg.asset(name="scores", partitions_def=LETTERS, deps=[files], code_version="7")(function)
+        assert dg.materialize([files, asset], selection=[asset], instance=world.instance, partition_key="d").success
+    theirs, ours = (dict(event.tags or {}) for event in world.events())
+    assert ours == theirs
+    assert ours["dagster/code_version"] == "7"
+    assert ours["dagster/input_event_pointer/files"] == "NULL"
+
+
 def test_each_partition_has_one_event_of_its_own_before_the_next_begins(world: World) -> None:
     seen: list[list[str | None]] = []
 

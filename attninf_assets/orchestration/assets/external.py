@@ -1,0 +1,65 @@
+"""What the lineage begins with and what assets write beside their own table: nothing that Dagster materializes.
+
+External assets are never materialized, so no automation condition may wait for one: see `rescoring`.
+"""
+
+import dagster as dg
+
+from attninf_assets.orchestration.connections.resources import CorpusResource, SelectorResource
+from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
+
+
+def source_files(corpus: dg.ConfigurableResource) -> dg.AssetSpec:
+    """The files that the corpus file's globs match."""
+    assert isinstance(corpus, CorpusResource)
+    return dg.AssetSpec(
+        "source_files",
+        group_name="corpus",
+        owners=OWNERS,
+        kinds={"parquet", "json"},
+        description="The documents where they landed: Parquet and JSONL files, matched by the corpus file's globs.\n\n"
+        "One file is one shard. They are read in place and never written; text is copied only into the training "
+        "corpus. The sensor `new_shards` watches them.",
+        metadata={"corpus_file": corpus.file, "setting": "ATTNINF_CORPUS"},
+    )
+
+
+def pretrained_model(selector: dg.ConfigurableResource) -> dg.AssetSpec:
+    """The model that `selector_model` pins."""
+    assert isinstance(selector, SelectorResource)
+    return dg.AssetSpec(
+        "pretrained_model",
+        group_name="selector",
+        owners=OWNERS,
+        kinds={"huggingface"},
+        description="The small pretrained LM that is to score, where it comes from: a Hugging Face directory, a GGUF "
+        "file, or a revision on the hub.\n\nNothing that happens to it changes a score: materialize `selector_model` "
+        "to pin what is there now.",
+        metadata={"source": selector.source, "setting": "ATTNINF_SELECTOR"},
+    )
+
+
+quarantine = dg.AssetSpec(
+    "quarantine",
+    deps=["raw_corpus"],
+    group_name="corpus",
+    owners=OWNERS,
+    tags=DELTA_TABLE,
+    kinds={"deltalake"},
+    description="The rows of the source files that cannot be documents, each with the reason.\n\nWritten by "
+    "`raw_corpus` with the shard's documents; its check `quarantine_is_small` warns of more than 5 %.",
+    metadata=table_metadata("quarantine"),
+)
+
+scoring_runs = dg.AssetSpec(
+    "scoring_runs",
+    deps=["attention_influence_scores"],
+    group_name="scores",
+    owners=OWNERS,
+    tags=DELTA_TABLE,
+    kinds={"deltalake"},
+    description="What every scoring of a shard did and took: documents scored, resumed and reused, tokens, seconds, "
+    "device.\n\nWritten by `attention_influence_scores` as it commits a shard. `rescoring_preview` predicts from it, "
+    "`score_coverage` sums it up.",
+    metadata=table_metadata("scoring_runs"),
+)
