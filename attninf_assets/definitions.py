@@ -13,20 +13,15 @@ from attninf_assets.orchestration.assets.selector import retrieval_heads, retrie
 from attninf_assets.orchestration.automation.new_shards import ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
-from attninf_assets.orchestration.connections.settings import (
-    partitions_per_run_from_environment,
-    rescore_policy_from_environment,
-    resources_from_environment,
-    spending_limit_from_environment,
-)
+from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.runs.liveness import living_in_process_executor
 
 
 @dg.definitions
 def definitions() -> dg.Definitions:
     """The project: assets in the order of the method, checks, jobs, sensors, resources."""
-    policy = rescore_policy_from_environment()
-    several = dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run_from_environment())
+    settings = read_settings()
+    several = dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.partitions_per_run)
     assets = [
         raw_corpus.with_attributes(backfill_policy=several),
         selector_model,
@@ -41,11 +36,11 @@ def definitions() -> dg.Definitions:
         lake_maintenance,
     ]
     return dg.Definitions(
-        assets=with_conditions(assets, policy, previewed=spending_limit_from_environment() is not None),
+        assets=with_conditions(assets, settings.rescore, previewed=settings.budget is not None),
         asset_checks=[*CHECKS, every_shard_is_current],
         jobs=[ingest_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],
-        sensors=[new_shards, *rescoring_sensors(policy)],
-        resources=resources_from_environment(),
+        sensors=[new_shards, *rescoring_sensors(settings.rescore)],
+        resources=resources_from(settings),
         executor=living_in_process_executor,  # a process per run: a step of its own would load everything again
     )

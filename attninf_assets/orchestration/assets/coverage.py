@@ -138,7 +138,7 @@ def _states(
     states = dict.fromkeys(registered, "not indexed") | {f"{s['domain']}.{s['shard']}": s["state"] for s in stored}
     statuses = instance.get_status_by_partition(attention_influence_scores.key, registered, corpus_shards) or {}
     failed = {key for key, status in statuses.items() if status is not None and status.value == "FAILED"}
-    there = {shard.key for shard in corpus.shards()}
+    there = {shard.key for shard in corpus.open().shards()}
     states |= {key: "failed" for key in failed if states[key] in ("stale", "missing")}
     return states | {key: "source gone" for key in states if key not in there}
 
