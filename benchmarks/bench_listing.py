@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=5_000)
     parser.add_argument("--per-run", type=int, default=4)
+    parser.add_argument("--runs", type=int, help="only so many runs of the backfill; default: all")
     parser.add_argument("--on", choices=("local", "s3"), default="local")
     arguments = parser.parse_args()
     server = s3_server() if arguments.on == "s3" else nullcontext(NO_OPTIONS)
@@ -65,7 +66,7 @@ def main() -> None:
             corpus_file = Path(folder, f"{layout}.yaml")
             corpus_file.write_text(f"domains: {{web: {{files: '{where}/{pattern}', format: parquet}}}}\n")
             _land(where, [path_of(number) for number in range(arguments.shards)], options)
-            _measure(corpus_file, Root.at(f"{where}-root", options), options, layout, arguments.per_run)
+            _measure(corpus_file, Root.at(f"{where}-root", options), options, layout, arguments)
 
 
 def _flat(number: int) -> str:
@@ -84,24 +85,22 @@ def _land(where: str, paths: Sequence[str], options: StorageOptions) -> None:
             stream.write(b"a shard")
 
 
-def _measure(corpus_file: Path, root: Root, options: StorageOptions, layout: str, per_run: int) -> None:
+def _measure(
+    corpus_file: Path, root: Root, options: StorageOptions, layout: str, arguments: argparse.Namespace
+) -> None:
     shards = Corpus(load_corpus_config(corpus_file), storage_options=options).shards()
     lake = Lake(root)
-    keys = [shard.key for shard in shards]
     uris = {shard.key: shard.uri for shard in shards}
+    all_keys = list(uris)
+    starts = range(0, len(shards), arguments.per_run)[: arguments.runs]
+    runs = [all_keys[start : start + arguments.per_run] for start in starts]
     for state in ("none indexed", "all indexed"):
         with _counted() as cost:
             begin, cpu = time.perf_counter(), time.process_time()
-            found = [
-                uri
-                for begin_at in range(0, len(keys), per_run)
-                for uri in _run(corpus_file, lake, keys[begin_at : begin_at + per_run])
-            ]
+            found = [uri for keys in runs for uri in _run(corpus_file, lake, keys)]
             seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-        assert found == list(uris.values())
-        print(
-            f"{layout:<7} {state:<13} {len(keys):>6,} shards  {cost}  {seconds:>8.2f} s  {cpu:>8.2f} s CPU", flush=True
-        )
+        assert found == [uris[key] for keys in runs for key in keys]
+        print(f"{layout:<7} {state:<13} {len(runs):>5,} runs  {cost}  {seconds:>8.2f} s  {cpu:>8.2f} s CPU", flush=True)
         _index(lake, uris)
 
 
