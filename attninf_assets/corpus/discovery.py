@@ -46,8 +46,8 @@ class Corpus:
         """The shard with this key (`<domain>.<shard>`), its file's size and time as they are now.
 
         A name that is its file's own is looked up at the two paths it can stand for, and nothing is listed. Where it
-        may be a slug, these come first: the file that `indexed_from` says the key was indexed from, and the one that
-        the domain had when it was last listed. Only where none of them is there the domain is listed, and that is
+        may be a slug, these come first: the file that the domain had when it was last listed here, and the one that
+        `indexed_from` says the key was indexed from. Only where none of them is there the domain is listed, and that is
         remembered. Raises ValueError if there is none, naming what comes near, and if two files would both be the
         shard. Of a slug's two files, which have 8 hex digits of a sha256 in common, one that is found is not compared
         with the other, and faults of other shards are not noticed: `shards` sees them all.
@@ -84,20 +84,20 @@ class Corpus:
         source = self.config.domains[domain]
         own = [name, f"{name}.{source.format}"]
         if _MAY_BE_A_SLUG.fullmatch(name):
+            if listed := self._paths.get(domain, {}).get(name):
+                yield own if listed in own else [listed]
             known = indexed_from and indexed_from(key)
             below = join(source.files.root, "")
             if known and known.startswith(below):
                 path = known.removeprefix(below)
                 yield own if path in own else [path]
-            if name in (paths := self._paths.get(domain, {})):
-                yield [paths[name]]
         yield own
 
     def _listed(self, domain: str) -> dict[str, LandedShard]:
         source = self.config.domains[domain]
         files = found_files(source.files.root, source.files.pattern, storage_options=self.storage_options)
         landed = _by_name(domain, source, files)
-        self._paths[domain] = {_name(file.path, source): file.path for file in files}
+        self._paths[domain] = dict(zip(landed, [file.path for file in files], strict=True))
         return landed
 
 

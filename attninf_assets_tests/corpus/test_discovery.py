@@ -163,6 +163,13 @@ def test_two_files_with_one_plain_name_are_an_error_without_a_listing_too(tmp_pa
     for known in ({}, {key: f"{tmp_path}/web/{name}"}, {key: f"{tmp_path}/web/{name}.parquet"}):
         with pytest.raises(ValueError, match=rf"{name} and .*/{name}\.parquet; rename one"):
             corpus.find(key, indexed_from=known.get)
+    (tmp_path / "web/late-20240101").touch()
+    corpus = _opened(tmp_path, "web/late*", [])
+    assert corpus.shards()
+    (tmp_path / "web/late-20240101.parquet").touch()
+    with pytest.raises(ValueError, match="rename one"):
+        corpus.find("web.late-20240101")
+    corpus = _opened(tmp_path, "web/*", [])
     assert corpus.find("web.other").shard.name == "other"  # the fault of another shard is not noticed
     with pytest.raises(ValueError, match="rename one"):
         corpus.shards()
