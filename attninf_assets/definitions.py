@@ -15,12 +15,7 @@ from attninf_assets.orchestration.automation.alerts import alert_sensors
 from attninf_assets.orchestration.automation.new_shards import ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
-from attninf_assets.orchestration.connections.settings import (
-    partitions_per_run_from_environment,
-    rescore_policy_from_environment,
-    resources_from_environment,
-    spending_limit_from_environment,
-)
+from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.display.code_references import with_code_references
 from attninf_assets.orchestration.runs.liveness import living_in_process_executor
 
@@ -28,9 +23,9 @@ from attninf_assets.orchestration.runs.liveness import living_in_process_executo
 @dg.definitions
 def definitions() -> dg.Definitions:
     """The project: assets in the order of the method, checks, jobs, sensors, resources."""
-    resources = resources_from_environment()
-    policy = rescore_policy_from_environment()
-    several = dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run_from_environment())
+    settings = read_settings()
+    resources = resources_from(settings)
+    several = dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.partitions_per_run)
     assets = [
         raw_corpus.with_attributes(backfill_policy=several),
         selector_model,
@@ -50,13 +45,13 @@ def definitions() -> dg.Definitions:
         quarantine,
         scoring_runs,
     ]
-    automated = with_conditions(assets, policy, previewed=spending_limit_from_environment() is not None)
+    automated = with_conditions(assets, settings.rescore, previewed=settings.budget is not None)
     return dg.Definitions(
         assets=[*external, *with_code_references(automated)],
         asset_checks=[*CHECKS, every_shard_is_current],
         jobs=[ingest_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],
-        sensors=[new_shards, *rescoring_sensors(policy), *alert_sensors()],
+        sensors=[new_shards, *rescoring_sensors(settings.rescore), *alert_sensors(settings.alert_webhook)],
         resources=resources,
         executor=living_in_process_executor,  # a process per run: a step of its own would load everything again
     )

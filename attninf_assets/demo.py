@@ -12,10 +12,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from attninf_assets.corpus.discovery import domains_without_shards
 from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
-from attninf_assets.orchestration.connections.settings import resources_from_environment
 from attninf_assets.orchestration.runs.liveness import end_dead_runs, living_run
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.stored import current_detection
@@ -43,12 +41,12 @@ class _Story(logging.Formatter):
 def main() -> None:
     """Materialize everything, print the summary. Raises what a failing asset raised."""
     started = time.monotonic()
-    resources = resources_from_environment()
-    corpus, lake = resources["corpus"], resources["lake"]
+    project = definitions()
+    corpus, lake = (project.resources or {})["corpus"], (project.resources or {})["lake"]
     assert isinstance(corpus, CorpusResource)
     assert isinstance(lake, LakeResource)
     job = dg.Definitions.merge(
-        definitions(), dg.Definitions(loggers={"story": dg.LoggerDefinition(_story_logger)})
+        project, dg.Definitions(loggers={"story": dg.LoggerDefinition(_story_logger)})
     ).resolve_implicit_global_asset_job_def()
     scored = 0
     with dg.DagsterInstance.get() as instance:
@@ -65,10 +63,11 @@ def main() -> None:
 
         end_dead_runs(instance)
         _say("corpus: indexing every shard")
-        found = corpus.shards()
-        if empty := domains_without_shards(corpus.config(), found):
-            globs = ", ".join(f"domains.{source.domain}.files: {source.files!r}" for source in empty)
-            raise ValueError(f"{corpus.config().path}: nothing matches {globs}")
+        sources = corpus.open()
+        found = sources.shards()
+        if empty := sources.domains_without(found):
+            globs = ", ".join(f"domains.{name}.files: {source.files.written!r}" for name, source in empty.items())
+            raise ValueError(f"{sources.config.path}: nothing matches {globs}")
         shards = [shard.key for shard in found]
         instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
         for key in shards:

@@ -64,9 +64,9 @@ def main() -> None:
 
 def _selector_in_use() -> tuple[Path, Sequence[Head]]:
     from attninf_assets.orchestration.connections.resources import LakeResource  # noqa: PLC0415, only for this
-    from attninf_assets.orchestration.connections.settings import resources_from_environment  # noqa: PLC0415
+    from attninf_assets.orchestration.connections.settings import read_settings, resources_from  # noqa: PLC0415
 
-    lake = resources_from_environment()["lake"]
+    lake = resources_from(read_settings())["lake"]
     assert isinstance(lake, LakeResource)
     root = lake.storage_root()
     selector = current_selector(root)

@@ -25,7 +25,7 @@ from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEv
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 from attninf_assets.orchestration.connections.resources import LakeResource
-from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.building import pin_selector_model
 from attninf_assets.selector.stored import Detection, publish_selector
@@ -112,7 +112,7 @@ def _seconds(folder: Path, first: str, last: str) -> float:
 
 
 def _lake() -> Lake:
-    lake = resources_from_environment()["lake"]
+    lake = resources_from(read_settings())["lake"]
     assert isinstance(lake, LakeResource)
     return lake.tables()
 

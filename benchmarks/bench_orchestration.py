@@ -30,7 +30,7 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster._time import get_current_datetime
 
 from attninf_assets.orchestration.automation.new_shards import new_shards
-from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from benchmarks.rigs.browser import find_chromium, open_page
 from benchmarks.rigs.live import live_system, prepare_home
@@ -83,7 +83,7 @@ def _land(folder: Path, n_partitions: int) -> list[str]:
 
 def _sensor(instance: dg.DagsterInstance, keys: list[str]) -> None:
     cursor: str | None = None
-    corpus = resources_from_environment()["corpus"]
+    corpus = resources_from(read_settings())["corpus"]
 
     def tick() -> dg.SensorResult:
         nonlocal cursor

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attninf_assets.corpus.config import load_corpus_config
-from attninf_assets.corpus.discovery import discover_shards
+from attninf_assets.corpus.discovery import Corpus
 from attninf_assets.corpus.documents import Document
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.sample.corpus import gather_sample_corpus
@@ -28,12 +28,12 @@ def sample_model_directory() -> Path:
 
 def sample_documents() -> Iterator[str]:
     """Texts of the sample corpus as they are read, shard by shard."""
-    for shard in discover_shards(load_corpus_config(gather_sample_corpus(_DIRECTORY / "corpus"))):
+    for shard in Corpus(load_corpus_config(gather_sample_corpus(_DIRECTORY / "corpus"))).shards():
         yield from (row.text for row in read_shard(shard) if isinstance(row, Document))
 
 
 def sample_texts() -> list[str]:
     """Texts of the sample corpus, domains and shards mixed evenly."""
-    shards = discover_shards(load_corpus_config(gather_sample_corpus(_DIRECTORY / "corpus")))
+    shards = Corpus(load_corpus_config(gather_sample_corpus(_DIRECTORY / "corpus"))).shards()
     columns = [[row.text for row in read_shard(shard) if isinstance(row, Document)] for shard in shards]
     return [column[n] for n in range(max(map(len, columns))) for column in columns if n < len(column)]

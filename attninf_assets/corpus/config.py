@@ -1,31 +1,88 @@
 """The corpus file: which domains there are, and where their files lie."""
 
+import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails
 
 from attninf_assets.corpus.documents import LONGEST_NAME, NAME
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, join, split_glob
 
-__all__ = ["FORMATS", "CorpusConfig", "DomainSource", "load_corpus_config"]
+__all__ = ["FORMATS", "CorpusConfig", "DomainSource", "Glob", "load_corpus_config"]
 
-FORMATS = ("parquet", "jsonl", "jsonl.zst", "jsonl.gz")
-_REQUIRED = ("files", "format")
-_OPTIONAL = ("text_column", "id_column")
+Format = Literal["parquet", "jsonl", "jsonl.zst", "jsonl.gz"]
+FORMATS: tuple[str, ...] = get_args(Format)
+_WORDS = {  # for what pydantic says in Python's terms
+    "model_type": "not a mapping",
+    "dict_type": "not a mapping",
+    "too_short": "no domain in it",
+    "string_type": "not a string; put it in quotes",
+    "string_pattern_mismatch": "not a domain's name; it is made of a-z, 0-9, _ and -",
+}
+_FIXED_PARTS = {"s3": (1, "bucket"), "hf": (3, "repository (hf://datasets/organisation/name/…)")}
 
 
 @dataclass(frozen=True)
-class DomainSource:
+class Glob:
+    """Which files are a domain's."""
+
+    written: str
+    root: str  # its fixed prefix, a folder: absolute local path, s3://… or hf://…
+    pattern: str  # the rest of it, relative to root
+
+
+def _glob(written: object, info: ValidationInfo) -> Glob:
+    """Relative ones begin at the folder of the corpus file, which the validation's context names."""
+    if isinstance(written, Glob):
+        return written
+    if not isinstance(written, str) or not written.strip():
+        raise ValueError("not a glob")
+    scheme, is_uri, rest = written.partition("://")
+    if is_uri and scheme not in _FIXED_PARTS:
+        raise ValueError(f"has the scheme {scheme!r}; give a local path, s3://… or hf://…")
+    n_fixed, what = _FIXED_PARTS[scheme] if is_uri else (0, "")
+    if len([part for part in split_glob(rest)[0].split("/") if part]) < n_fixed:
+        raise ValueError(f"needs its {what} in full")
+    if written.endswith("/"):
+        raise ValueError("is a folder; name its files, as in 'folder/*.parquet'")
+    root, pattern = split_glob(written if is_uri else os.path.expanduser(written))
+    if not is_uri:
+        folder: str = (info.context or {})["folder"]
+        is_below = "://" in folder and not root.startswith("/")
+        root = join(folder, root).rstrip("/") if is_below else os.path.normpath(os.path.join(folder, root))
+    return Glob(written, root, pattern)
+
+
+def _column(name: str | None, info: ValidationInfo) -> str | None:
+    if name is None or not name.strip():
+        raise ValueError("not a column's name")
+    if name == info.data.get("text_column"):
+        raise ValueError("is the text column")
+    return name
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DomainSource(_Written):
     """One domain of the corpus file."""
 
-    domain: str
-    files: str  # the glob as it was written
-    root: str  # its fixed prefix, a folder: absolute local path, s3://… or hf://…
-    pattern: str  # the rest of the glob, relative to root
-    format: str
-    text_column: str
-    id_column: str | None
+    files: Annotated[Glob, BeforeValidator(_glob)]
+    format: Format
+    text_column: Annotated[str, AfterValidator(_column)] = "text"
+    id_column: Annotated[str | None, AfterValidator(_column)] = None
+
+
+class _CorpusFile(_Written):
+    domains: dict[Annotated[str, Field(pattern=f"^{NAME.pattern}$", max_length=LONGEST_NAME)], DomainSource] = Field(
+        min_length=1
+    )
 
 
 @dataclass(frozen=True)
@@ -33,7 +90,7 @@ class CorpusConfig:
     """A valid corpus file."""
 
     path: str
-    domains: tuple[DomainSource, ...]
+    domains: Mapping[str, DomainSource]
 
 
 def load_corpus_config(
@@ -55,14 +112,14 @@ def load_corpus_config(
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: the corpus file is not valid YAML: {error}") from error
     problems = _repeated_keys(tree)
-    domains = _domains(
-        content, folder=path.rpartition("/")[0] if "://" in path else os.path.dirname(inner_path), problems=problems
-    )
+    folder = path.rpartition("/")[0] if "://" in path else os.path.dirname(inner_path)
+    try:
+        file = _CorpusFile.model_validate(content, context={"folder": folder})
+    except ValidationError as error:
+        problems += [_problem(details) for details in error.errors()]
     if problems:
-        raise ValueError(
-            "\n".join([f"{path}: the corpus file is not valid:", *(f"  {problem}" for problem in problems)])
-        )
-    return CorpusConfig(path=path, domains=tuple(domains))
+        raise ValueError("\n  ".join([f"{path}: the corpus file is not valid:", *problems]))
+    return CorpusConfig(path, file.domains)
 
 
 def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
@@ -82,80 +139,15 @@ def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
     return problems
 
 
-def _domains(content: object, *, folder: str, problems: list[str]) -> list[DomainSource]:
-    if not isinstance(content, dict):
-        problems.append(f"domains: missing; the file holds {content!r} where a mapping with 'domains' is needed")
-        return []
-    problems += [f"{key}: unknown key; the only one is 'domains'" for key in content if key != "domains"]
-    domains = content.get("domains")
-    if not isinstance(domains, dict) or not domains:
-        given = repr(domains) if "domains" in content else "missing"
-        problems.append(f"domains: {given}, where a mapping of at least one domain is needed")
-        return []
-    return [
-        source
-        for name, entry in domains.items()
-        if (source := _domain(name, entry, folder=folder, problems=problems)) is not None
-    ]
-
-
-def _domain(name: object, entry: object, *, folder: str, problems: list[str]) -> DomainSource | None:
-    field = f"domains.{name}"
-    found: list[str] = []
-    if not isinstance(name, str):
-        found.append(f"{field}: the domain's name {name!r} is not a string; put it in quotes")
-    elif not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        found.append(f"{field}: the domain's name {name!r} is not made of a-z, 0-9, _ and - ({LONGEST_NAME} at most)")
-    if not isinstance(entry, dict):
-        problems += [*found, f"{field}: {entry!r}, where a mapping with 'files' and 'format' is needed"]
-        return None
-    known = (*_REQUIRED, *_OPTIONAL)
-    found += [f"{field}.{key}: unknown key; known are {', '.join(known)}" for key in entry if key not in known]
-    found += [f"{field}.{key}: missing" for key in _REQUIRED if key not in entry]
-    given = {key: value for key, value in entry.items() if isinstance(value, str) and value.strip()}
-    found += [
-        f"{field}.{key}: {entry[key]!r} is not a non-empty string" for key in known if key in entry and key not in given
-    ]
-    if given.get("format", "parquet") not in FORMATS:
-        found.append(f"{field}.format: {given['format']!r} is not one of {', '.join(FORMATS)}")
-    if "files" in given and (complaint := _complaint_about_glob(given["files"])):
-        found.append(f"{field}.files: {given['files']!r} {complaint}")
-    text_column, id_column = given.get("text_column", "text"), given.get("id_column")
-    if id_column == text_column:
-        found.append(f"{field}.id_column: {id_column!r} is the text column")
-    if found:
-        problems += found
-        return None
-    root, pattern = _absolute_glob(given["files"], folder=folder)
-    return DomainSource(
-        domain=str(name),
-        files=given["files"],
-        root=root,
-        pattern=pattern,
-        format=given["format"],
-        text_column=text_column,
-        id_column=id_column,
-    )
-
-
-def _complaint_about_glob(files: str) -> str | None:
-    scheme, separator, rest = files.partition("://")
-    if separator and scheme not in {"s3", "hf"}:
-        return f"has the scheme {scheme!r}; give a local path, s3://… or hf://…"
-    fixed_parts = {"s3": 1, "hf": 3}.get(scheme, 0) if separator else 0
-    if len([part for part in split_glob(rest)[0].split("/") if part]) < fixed_parts:
-        return (
-            "needs its " + {"s3": "bucket", "hf": "repository (hf://datasets/organisation/name/…)"}[scheme] + " in full"
-        )
-    if files.endswith("/"):
-        return "is a folder; name its files, as in 'folder/*.parquet'"
-    return None
-
-
-def _absolute_glob(files: str, *, folder: str) -> tuple[str, str]:
-    root, pattern = split_glob(files if "://" in files else os.path.expanduser(files))
-    if "://" in root:
-        return root, pattern
-    if "://" in folder and not root.startswith("/"):
-        return join(folder, root) if root else folder, pattern
-    return os.path.normpath(os.path.join(folder, root)), pattern
+def _problem(details: ErrorDetails) -> str:
+    """One of pydantic's findings, in the words of the file."""
+    *parents, name = [part for part in details["loc"] if part != "[key]"] or ["the file"]
+    field, kind = ".".join(map(str, [*parents, name])), details["type"]
+    if kind == "missing":
+        return f"{field}: missing"
+    if kind == "extra_forbidden":
+        known = list((DomainSource if parents else _CorpusFile).model_fields)
+        near = difflib.get_close_matches(str(name), known, n=1)
+        return f"{field}: unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    words = _WORDS.get(kind) or details.get("ctx", {}).get("error") or details["msg"]
+    return f"{field}: {details['input']!r}: {words}"

@@ -12,7 +12,7 @@ from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
 
-__all__ = ["StoredIndex", "index_and_store"]
+__all__ = ["StoredIndex", "index_and_store", "indexed_from"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,16 @@ def index_and_store(lake: Lake, shard: Shard, *, storage_options: StorageOptions
         if not lost and not elsewhere.given_up():
             return StoredIndex(indexed, version, changed)
         kept = set(ids.to_pylist()) - lost
+
+
+def indexed_from(lake: Lake, key: str) -> str | None:
+    """The file that the shard with this key was indexed from last; None where it is not indexed, or was empty."""
+    domain, _, name = key.partition(".")
+    for table in ("documents", "quarantine"):
+        for batch in lake.batches(table, columns=["source_uri"], where={"domain": domain, "shard": name}):
+            if len(batch):
+                return str(batch["source_uri"][0])
+    return None
 
 
 class _Elsewhere:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,8 +18,10 @@ __all__ = [
     "filesystem_for",
     "found_files",
     "join",
+    "matches",
     "options_now",
     "split_glob",
+    "standing_files",
 ]
 
 # A connection's settings and secrets, or what gives the current ones, where credentials are renewed from time to time.
@@ -32,11 +34,11 @@ _WILDCARDS = frozenset("*?[")
 
 @dataclass(frozen=True, order=True)
 class FoundFile:
-    """A file below a folder, as a listing shows it."""
+    """A file below a folder, the same whether it was listed or looked up by its path."""
 
     path: str  # relative to the folder
     n_bytes: int
-    modified_ns: int  # since 1970; 0 where the storage does not say
+    modified_ns: int  # since 1970, on S3 in whole seconds; 0 where the storage does not say
 
 
 def options_now(storage_options: StorageOptions) -> Mapping[str, str]:
@@ -116,14 +118,30 @@ def found_files(root: str, pattern: str, *, storage_options: StorageOptions = NO
     """
     filesystem, folder = filesystem_for(root, storage_options)
     selector = pa.fs.FileSelector(folder, recursive="/" in pattern or "**" in pattern, allow_not_found=True)
+    found = _files_among(filesystem.get_file_info(selector), root, folder)
+    return sorted(file for file in found if matches(file.path, pattern))
+
+
+def standing_files(root: str, paths: Sequence[str], *, storage_options: StorageOptions = NO_OPTIONS) -> list[FoundFile]:
+    """Those of the files `paths` below the folder `root` that are there, looked up one by one: nothing is listed."""
+    filesystem, folder = filesystem_for(root, storage_options)
+    return _files_among(filesystem.get_file_info([join(folder, path) for path in paths]), root, folder)
+
+
+def _files_among(infos: Iterable[pa.fs.FileInfo], root: str, folder: str) -> list[FoundFile]:
+    """Of what Arrow says, the files. Some S3 servers list times to the millisecond; of one object all say seconds."""
+    unit = 1_000_000_000 if root.startswith("s3://") else 1
     prefix = folder.rstrip("/") + "/"
-    parts = pattern.split("/")
-    found = [
-        FoundFile(info.path.removeprefix(prefix), info.size or 0, info.mtime_ns or 0)
-        for info in filesystem.get_file_info(selector)
+    return [
+        FoundFile(info.path.removeprefix(prefix), info.size or 0, (info.mtime_ns or 0) // unit * unit)
+        for info in infos
         if info.type == pa.fs.FileType.File
     ]
-    return sorted(file for file in found if _matches(file.path.split("/"), parts))
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether the relative `path` of a file matches the glob `pattern`, by the rules of `found_files`."""
+    return _matches(path.split("/"), pattern.split("/"))
 
 
 def _matches(path: list[str], pattern: list[str]) -> bool:

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
-from attninf_assets.corpus.config import DomainSource, load_corpus_config
-from attninf_assets.corpus.discovery import discover_shards
+from attninf_assets.corpus.config import DomainSource, Glob, load_corpus_config
+from attninf_assets.corpus.discovery import Corpus
 
 _GOOD = "{files: 'web/*.parquet', format: parquet}"
 
@@ -48,41 +47,55 @@ domains:
     )
     config = load_corpus_config(path)
     assert config.path == str(path)
-    assert config.domains == (
-        DomainSource("web", "web/*.parquet", f"{tmp_path}/web", "*.parquet", "parquet", "text", None),
-        DomainSource(
-            "code",
-            "s3://bucket/code/**/*.jsonl.zst",
-            "s3://bucket/code",
-            "**/*.jsonl.zst",
-            "jsonl.zst",
-            "content",
-            "blob_id",
+    assert config.domains == {
+        "web": DomainSource(files=Glob("web/*.parquet", f"{tmp_path}/web", "*.parquet"), format="parquet"),
+        "code": DomainSource(
+            files=Glob("s3://bucket/code/**/*.jsonl.zst", "s3://bucket/code", "**/*.jsonl.zst"),
+            format="jsonl.zst",
+            text_column="content",
+            id_column="blob_id",
         ),
-    )
+    }
+    assert (config.domains["web"].text_column, config.domains["web"].id_column) == ("text", None)
 
 
 @pytest.mark.parametrize(
     ("entry", "complaint"),
     [
-        ("{files: 'a/*', format: csv}", "domains.web.format: 'csv' is not one of parquet, jsonl, jsonl.zst, jsonl.gz"),
+        (
+            "{files: 'a/*', format: csv}",
+            "domains.web.format: 'csv': Input should be 'parquet', 'jsonl', 'jsonl.zst' or 'jsonl.gz'",
+        ),
         ("{format: parquet}", "domains.web.files: missing"),
         ("{files: 'a/*'}", "domains.web.format: missing"),
-        ("{files: [a, b], format: parquet}", "domains.web.files: ['a', 'b'] is not a non-empty string"),
-        ("{files: '', format: parquet}", "domains.web.files: '' is not a non-empty string"),
-        ("{files: a, format: 3}", "domains.web.format: 3 is not a non-empty string"),
-        ("{files: a, format: parquet, text_column: 7}", "domains.web.text_column: 7 is not a non-empty string"),
-        ("{files: a, format: parquet, id_column: null}", "domains.web.id_column: None is not a non-empty string"),
-        ("{files: a, format: parquet, id_column: text}", "domains.web.id_column: 'text' is the text column"),
-        ("{files: a, format: parquet, glob: x}", "domains.web.glob: unknown key"),
-        ("{files: 'gs://b/x', format: parquet}", "domains.web.files: 'gs://b/x' has the scheme 'gs'"),
-        ("{files: 's3://*/x', format: parquet}", "domains.web.files: 's3://*/x' needs its bucket in full"),
+        ("{files: [a, b], format: parquet}", "domains.web.files: ['a', 'b']: not a glob"),
+        ("{files: '', format: parquet}", "domains.web.files: '': not a glob"),
+        ("{files: a, format: 3}", "domains.web.format: 3: Input should be 'parquet', 'jsonl'"),
+        ("{files: a, format: parquet, text_column: 7}", "domains.web.text_column: 7: not a string; put it in quotes"),
+        ("{files: a, format: parquet, text_column: ' '}", "domains.web.text_column: ' ': not a column's name"),
+        ("{files: a, format: parquet, id_column: null}", "domains.web.id_column: None: not a column's name"),
+        ("{files: a, format: parquet, id_column: text}", "domains.web.id_column: 'text': is the text column"),
+        (
+            "{files: a, format: parquet, text_column: t, id_column: t}",
+            "domains.web.id_column: 't': is the text column",
+        ),
+        (
+            "{files: a, format: parquet, glob: x}",
+            "domains.web.glob: unknown key; known are files, format, text_column, id_column",
+        ),
+        (
+            "{files: a, format: parquet, text_colum: x}",
+            "domains.web.text_colum: unknown key; did you mean text_column?",
+        ),
+        ("{files: a, format: parquet, 3: x}", "domains.web.3: 3: Keys should be strings"),
+        ("{files: 'gs://b/x', format: parquet}", "domains.web.files: 'gs://b/x': has the scheme 'gs'"),
+        ("{files: 's3://*/x', format: parquet}", "domains.web.files: 's3://*/x': needs its bucket in full"),
         (
             "{files: 'hf://datasets/*/x', format: parquet}",
-            "domains.web.files: 'hf://datasets/*/x' needs its repository",
+            "domains.web.files: 'hf://datasets/*/x': needs its repository",
         ),
-        ("{files: 'folder/', format: parquet}", "domains.web.files: 'folder/' is a folder"),
-        ("web/*.parquet", "domains.web: 'web/*.parquet', where a mapping"),
+        ("{files: 'folder/', format: parquet}", "domains.web.files: 'folder/': is a folder"),
+        ("web/*.parquet", "domains.web: 'web/*.parquet': not a mapping"),
     ],
 )
 def test_a_bad_entry_is_refused_with_field_and_value(tmp_path: Path, entry: str, complaint: str) -> None:
@@ -92,20 +105,22 @@ def test_a_bad_entry_is_refused_with_field_and_value(tmp_path: Path, entry: str,
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "the file holds None where a mapping"),
-        ("- a\n", "the file holds ['a'] where a mapping"),
+        ("", "the file: None: not a mapping"),
+        ("- a\n", "the file: ['a']: not a mapping"),
         ("{}", "domains: missing"),
-        ("domains: {}", "domains: {}, where a mapping of at least one domain"),
-        ("domains: null", "domains: None, where a mapping of at least one domain"),
-        ("domains: [web]", "domains: ['web'], where a mapping of at least one domain"),
-        (f"domains: {{web: {_GOOD}}}\nversion: 2", "version: unknown key"),
-        (f"domains: {{Web: {_GOOD}}}", "domains.Web: the domain's name 'Web' is not made of a-z"),
-        (f"domains: {{'we b': {_GOOD}}}", "domains.we b: the domain's name 'we b'"),
-        (f"domains: {{'': {_GOOD}}}", "the domain's name '' is not"),
-        (f"domains: {{we.b: {_GOOD}}}", "the domain's name 'we.b' is not"),
-        (f'domains: {{"web\\n": {_GOOD}}}', r"the domain's name 'web\n' is not"),
-        (f"domains: {{on: {_GOOD}}}", "the domain's name True is not a string; put it in quotes"),
-        (f"domains: {{'{'x' * 201}': {_GOOD}}}", "(200 at most)"),
+        ("domains: {}", "domains: {}: no domain in it"),
+        ("domains: null", "domains: None: not a mapping"),
+        ("domains: [web]", "domains: ['web']: not a mapping"),
+        (f"domains: {{web: {_GOOD}}}\nversion: 2", "version: unknown key; known are domains"),
+        (f"domain: {{web: {_GOOD}}}", "domain: unknown key; did you mean domains?"),
+        (f"domains: {{web: {_GOOD}}}\npath: elsewhere", "path: unknown key"),
+        (f"domains: {{Web: {_GOOD}}}", "domains.Web: 'Web': not a domain's name; it is made of a-z, 0-9, _ and -"),
+        (f"domains: {{'we b': {_GOOD}}}", "domains.we b: 'we b': not a domain's name"),
+        (f"domains: {{'': {_GOOD}}}", "domains.: '': not a domain's name"),
+        (f"domains: {{we.b: {_GOOD}}}", "'we.b': not a domain's name"),
+        (f'domains: {{"web\\n": {_GOOD}}}', r"'web\n': not a domain's name"),
+        (f"domains: {{on: {_GOOD}}}", ": True: not a string; put it in quotes"),
+        (f"domains: {{'{'x' * 201}': {_GOOD}}}", "at most 200 characters"),
         ("domains: [", "is not valid YAML"),
         ("domains: {}\n---\ndomains: {}", "is not valid YAML"),
         ("domains: \x01", "is not valid YAML"),
@@ -162,7 +177,7 @@ def test_globs_are_relative_to_the_corpus_file(tmp_path: Path, monkeypatch: pyte
     beside = _corpus(folder, "web/*.parquet", ["web/a.parquet"])
     monkeypatch.chdir(folder)
     for corpus_file in (beside, Path(beside.name)):
-        assert [shard.uri for shard in discover_shards(load_corpus_config(corpus_file))] == [f"{folder}/web/a.parquet"]
+        assert [shard.uri for shard in Corpus(load_corpus_config(corpus_file)).shards()] == [f"{folder}/web/a.parquet"]
     assert path == beside
 
 
@@ -177,8 +192,5 @@ def test_a_corpus_file_on_s3_takes_relative_globs_from_beside_it(s3_options: dic
         with filesystem.open_output_stream(path) as stream:
             stream.write(content)
     config = load_corpus_config("s3://lake/config-test/corpus.yaml", storage_options=s3_options)
-    shards = discover_shards(config, storage_options=s3_options)
+    shards = Corpus(config, storage_options=s3_options).shards()
     assert [(shard.key, shard.uri) for shard in shards] == [("web.a", "s3://lake/config-test/web/a.parquet")]
-
-
-_relative_paths = st.text(min_size=1, max_size=300).filter(lambda path: "\0" not in path)

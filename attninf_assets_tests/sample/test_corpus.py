@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attninf_assets.corpus.config import load_corpus_config
-from attninf_assets.corpus.discovery import discover_shards
+from attninf_assets.corpus.discovery import Corpus
 from attninf_assets.corpus.documents import Document, Shard
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.corpus.sentences import sample_sentences
@@ -25,7 +25,7 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(corpus_file: Path) -> list[Shard]:
-    return discover_shards(load_corpus_config(corpus_file))
+    return Corpus(load_corpus_config(corpus_file)).shards()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import tempfile
 import uuid
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from attninf_assets.store.filesystems import filesystem_for, found_files, split_glob
+from attninf_assets.store.filesystems import filesystem_for, found_files, split_glob, standing_files
+from attninf_assets_tests.support.faulty_proxy import faulty_proxy
 
 _names = st.text("ab.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
 _paths = st.lists(_names, min_size=1, max_size=4).map("/".join)
@@ -95,6 +97,35 @@ def test_s3_is_listed_and_read_like_a_local_folder(s3_options: dict[str, str], t
         assert _matched(root, pattern, s3_options) == _matched(str(tmp_path), pattern)
     filesystem, inner = filesystem_for(f"{root}/b c/ü+%20.txt", s3_options)
     assert filesystem.open_input_stream(inner).read() == "b c/ü+%20.txt".encode()
+
+
+def test_a_file_on_s3_is_the_same_listed_and_looked_up_where_listings_say_milliseconds(
+    s3_options: dict[str, str],
+) -> None:
+    """As MinIO's do; its answers for a single object, like everybody's, say seconds."""
+    root = f"s3://lake/{uuid.uuid4().hex}"
+    filesystem, inner = filesystem_for(f"{root}/a/b.txt", s3_options)
+    with filesystem.open_output_stream(inner) as stream:
+        stream.write(b"12345")
+    with faulty_proxy(s3_options) as proxy:
+        proxy.rewritten = lambda body: re.sub(rb"(:\d\d)(\.\d+)?Z</LastModified>", rb"\1.789Z</LastModified>", body)
+        (raw,) = filesystem_for(root, proxy.options)[0].get_file_info(pafs.FileSelector(f"{inner.rpartition('/')[0]}"))
+        assert raw.mtime_ns % 1_000_000_000 == 789_000_000
+        listed = found_files(root, "*/*.txt", storage_options=proxy.options)
+        assert [file.path for file in listed] == ["a/b.txt"]
+        assert standing_files(root, ["a/b.txt", "a", "a/none"], storage_options=proxy.options) == listed
+
+
+def test_files_are_looked_up_as_a_listing_shows_them(tmp_path: Path) -> None:
+    for path in ["a.txt", "b/a.txt", "b/.hidden"]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(path)
+    (tmp_path / "link").symlink_to("a.txt")
+    (tmp_path / "broken").symlink_to("nowhere")
+    listed = found_files(str(tmp_path), "**/*")
+    assert [file.path for file in listed] == ["a.txt", "b/a.txt", "link"]
+    paths = ["a.txt", "b/a.txt", "link", "broken", "b", "c", "a.txt/x"]
+    assert standing_files(str(tmp_path), paths) == listed
 
 
 def test_a_wrong_s3_secret_is_refused_rather_than_listing_nothing(s3_options: dict[str, str]) -> None:

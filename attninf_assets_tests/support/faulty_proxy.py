@@ -24,6 +24,7 @@ class FaultyProxy:
 
     options: Mapping[str, str]  # storage options that lead through the proxy
     fault: Callable[[str, str, int], Fault | None] = lambda method, path, number: None
+    rewritten: Callable[[bytes], bytes] = lambda content: content  # the server's answers, on their way
     expired: set[str] = field(default_factory=set)  # access keys that are refused
     requests: list[tuple[str, str, Fault | None]] = field(default_factory=list)
 
@@ -63,7 +64,7 @@ def faulty_proxy(options: Mapping[str, str]) -> Iterator[FaultyProxy]:
                 upstream.putheader(name, value)  # the host as it was: it is signed
             upstream.endheaders(body)
             response = upstream.getresponse()
-            content = response.read()
+            content = proxy.rewritten(response.read())
             headers = response.getheaders()
             upstream.close()
             if fault is None:

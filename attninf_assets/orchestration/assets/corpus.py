@@ -1,8 +1,10 @@
 """The corpus as it landed."""
 
+from functools import partial
+
 import dagster as dg
 
-from attninf_assets.corpus.stored_index import index_and_store
+from attninf_assets.corpus.stored_index import index_and_store, indexed_from
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
@@ -30,12 +32,12 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
 
     `tables/documents` has a row per document with its source, size and text hash, and no text. Rows that cannot be
     documents are in `tables/quarantine` with the reason."""
-    tables = lake.tables()
+    tables, sources = lake.tables(), corpus.open()
 
     def index(key: str) -> dg.MaterializeResult:
-        landed = corpus.landed_shard(key)
+        landed = sources.find(key, indexed_from=partial(indexed_from, tables))
         shard = landed.shard
-        stored = index_and_store(tables, shard, storage_options=corpus.source_options())
+        stored = index_and_store(tables, shard, storage_options=sources.storage_options)
         indexed = stored.indexed
         context.log.info(
             f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if stored.changed else 'found unchanged'}, "

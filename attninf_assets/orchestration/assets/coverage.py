@@ -85,7 +85,7 @@ def states_of_shards(
         stored,
         registered=registered,
         failed={key for key, status in statuses.items() if status is not None and status.value == "FAILED"},
-        landed={shard.key for shard in corpus.shards()},
+        landed={shard.key for shard in corpus.open().shards()},
     )
 
 

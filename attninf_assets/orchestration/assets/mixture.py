@@ -50,7 +50,7 @@ def training_corpus(
     """The full corpus plus the selected subset at given weights (paper: 1 and 1), shuffled globally by seed.
 
     zstd Parquet files under `training_corpus/` and a `manifest.json` that names them with counts and hashes."""
-    tables = lake.tables()
+    tables, sources = lake.tables(), corpus.open()
     fingerprint = current_fingerprint(tables.root)
     provenance = mix_provenance(tables, selector_fingerprint=fingerprint)
     settings = MixSettings(
@@ -63,9 +63,9 @@ def training_corpus(
     manifest = current or write_training_corpus(
         mixed_documents(
             tables,
-            {shard.key: shard for shard in corpus.shards()},
+            {shard.key: shard for shard in sources.shards()},
             selector_fingerprint=fingerprint,
-            storage_options=corpus.source_options(),
+            storage_options=sources.storage_options,
             on_progress=reporter(context.log),
         ),
         tables.root,

@@ -1,9 +1,12 @@
 """Attention influence scores, shard by shard."""
 
+from functools import partial
+
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from attninf_assets.corpus.stored_index import indexed_from
 from attninf_assets.influence.engine import Engine, load_engine
 from attninf_assets.influence.runtime.devices import choose_device, claim_device
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
@@ -43,16 +46,16 @@ def attention_influence_scores(
 
     The attention influence score is (loss_reference - loss_base) / loss_base. Only documents whose text or whose
     selector changed are scored; a partition that is current is left as it is. An interrupted run is continued."""
-    tables = lake.tables()
+    tables, sources = lake.tables(), corpus.open()
 
     def score(key: str) -> dg.MaterializeResult:
         selector = current_selector(tables.root)
         scores = update_partition_scores(
             tables,
-            corpus.shard(key),
+            sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
             selector,
             load=lambda: _engine(selector, lake=lake, cost=cost),
-            storage_options=corpus.source_options(),
+            storage_options=sources.storage_options,
             on_progress=reporter(context.log, key),
         )
         context.log.info(f"{key}: {_story(scores)}")

@@ -103,8 +103,9 @@ def retrieval_probes(
     Sampled when materialized and then left standing: new shards never change the selector."""
     tables = lake.tables()
     directory = local_directory(tables.root, pinned_model(tables.root).directory, cache=lake.model_cache())
+    sources = corpus.open()
     sentences = sample_sentences(
-        corpus.shards(), n=_N_SENTENCES, seed=config.seed, storage_options=corpus.source_options()
+        sources.shards(), n=_N_SENTENCES, seed=config.seed, storage_options=sources.storage_options
     )
     probes = probes_for_model(
         directory,

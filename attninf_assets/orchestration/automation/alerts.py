@@ -8,6 +8,9 @@ import urllib.request
 from typing import Any
 
 import dagster as dg
+from pydantic import SecretStr
+
+from attninf_assets.orchestration.connections.settings import read_settings
 
 ALERT_WEBHOOK = "ATTNINF_ALERT_WEBHOOK"
 
@@ -20,9 +23,9 @@ class AlertError(Exception):
     """An alert was not delivered. Says why, and nothing of the address: that is a secret."""
 
 
-def alert_sensors() -> list[dg.SensorDefinition]:
-    """The sensor that reports failed runs, on from the start; none unless ATTNINF_ALERT_WEBHOOK is set."""
-    return [] if dg.EnvVar(ALERT_WEBHOOK).get_value() is None else [alert_on_failure]
+def alert_sensors(webhook: SecretStr | None) -> list[dg.SensorDefinition]:
+    """The sensor that reports failed runs, on from the start; none without a webhook."""
+    return [] if webhook is None else [alert_on_failure]
 
 
 @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
@@ -34,10 +37,10 @@ def alert_on_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | Non
     run = context.dagster_run
     if run.tags.get(_WILL_RETRY) == "true":
         return dg.SkipReason(f"run {run.run_id} is launched again")
-    address = dg.EnvVar(ALERT_WEBHOOK).get_value()
-    if address is None:
+    webhook = read_settings().alert_webhook
+    if webhook is None:
         raise AlertError(f"{ALERT_WEBHOOK} is not set any more")
-    post(address, _message(run, context.get_step_failure_events(), context.failure_event))
+    post(webhook.get_secret_value(), _message(run, context.get_step_failure_events(), context.failure_event))
     return None
 
 

@@ -29,7 +29,7 @@ def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> d
     stays until `retire_shards` is run. No version of a file is requested twice, so a failure is not looped."""
     known = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
     found = arrivals(
-        corpus.landed_shards(),
+        corpus.open().landed_shards(),
         known,
         _from_cursor(context.cursor),
         indexed_version=lambda key: _indexed_version(context.instance, key),

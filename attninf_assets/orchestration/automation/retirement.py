@@ -24,14 +24,14 @@ def retire(
     """Takes the shards' rows out of scores, documents and quarantine, and deletes their partitions.
 
     Refuses, before anything is deleted, a shard whose file is still there."""
-    tables = lake.tables()
+    tables, sources = lake.tables(), corpus.open()
     partitions = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
     known = partitions | {f"{domain}.{name}" for domain, name in stored_shards(tables)}
     chosen = to_retire(
         config.shards,
         known=known,
-        landed={shard.key for shard in corpus.shards()},
-        domains={source.domain for source in corpus.config().domains},
+        landed={shard.key for shard in sources.shards()},
+        domains=set(sources.config.domains),
     )
     for key in chosen:
         domain, _, name = key.partition(".")

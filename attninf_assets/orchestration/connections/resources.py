@@ -1,18 +1,14 @@
-"""What the assets connect to: storage, the corpus, the selector's source.
-
-The environment is named here and nowhere else.
-"""
+"""What the assets connect to: storage, the corpus, the selector's source."""
 
 import os
 from pathlib import Path
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from attninf_assets.corpus.config import CorpusConfig, load_corpus_config
-from attninf_assets.corpus.discovery import discover_shards, find_landed_shard, landed_shards
-from attninf_assets.corpus.documents import LandedShard, Shard
+from attninf_assets.corpus.config import load_corpus_config
+from attninf_assets.corpus.discovery import Corpus
 from attninf_assets.orchestration.connections.s3_credentials import connection_to
 from attninf_assets.sample.corpus import gather_sample_corpus
 from attninf_assets.sample.model import fetch_sample_model
@@ -20,7 +16,7 @@ from attninf_assets.scores.cost import Estimate, read_approval
 from attninf_assets.selector.probe_plan import PAPER as PAPER_PLAN
 from attninf_assets.selector.probe_plan import SAMPLE as SAMPLE_PLAN
 from attninf_assets.selector.probe_plan import ProbePlan
-from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, options_now
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
@@ -33,22 +29,13 @@ class LakeResource(dg.ConfigurableResource):
     root: str = Field(description="Local path or s3://bucket/prefix (ATTNINF_ROOT).")
     s3: dg.ResourceDependency[S3Resource]
 
-    def check(self) -> None:
-        """Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind; looks for no credentials."""
-        self._root_with(NO_OPTIONS)
-
     def tables(self) -> Lake:
-        """The tables under the root. Raises `ValueError` naming ATTNINF_ROOT where the root is neither kind."""
+        """The tables under the root."""
         return Lake(self.storage_root())
 
     def storage_root(self) -> Root:
-        return self._root_with(self.storage_options() if self.root.startswith("s3://") else NO_OPTIONS)
-
-    def _root_with(self, storage_options: StorageOptions) -> Root:
-        try:
-            return Root.at(self.root, storage_options)
-        except ValueError as error:
-            raise ValueError(f"ATTNINF_ROOT={self.root!r}: {error}") from error
+        """The root itself. Raises `ValueError` where it is neither kind."""
+        return Root.at(self.root, self.storage_options() if self.root.startswith("s3://") else NO_OPTIONS)
 
     def storage_options(self) -> StorageOptions:
         """What gives the connection settings for `s3://` paths, through the S3 resource's own chain.
@@ -68,36 +55,27 @@ class LakeResource(dg.ConfigurableResource):
 
 
 class CorpusResource(dg.ConfigurableResource):
-    """The corpus file: which domains there are and where their shards lie."""
+    """The corpus file: which domains there are and where their shards lie.
+
+    Dagster makes a new resource of this one for every run and every tick of a sensor, so each sees the file as it is.
+    """
 
     file: str = Field(description="Path of the corpus YAML, or 'sample' for the sample corpus (ATTNINF_CORPUS).")
     sample_dir: str = Field(description="Where the sample corpus is gathered.")
     lake: dg.ResourceDependency[LakeResource]
+    _opened: Corpus | None = PrivateAttr(default=None)
 
-    def config(self) -> CorpusConfig:
-        """The corpus file, validated whole; the sample corpus is gathered first where it is asked for."""
-        path = gather_sample_corpus(Path(self.sample_dir) / "corpus") if self.file == SAMPLE else self.file
-        return load_corpus_config(path, storage_options=self._options(str(path)))
+    def open(self) -> Corpus:
+        """The corpus, its file read and validated whole the first time this is asked for.
 
-    def shards(self) -> list[Shard]:
-        """Every shard the corpus file's globs match now."""
-        return discover_shards(self.config(), storage_options=self.source_options())
-
-    def shard(self, key: str) -> Shard:
-        """The shard with this partition key. Raises `ValueError` where its file is gone."""
-        return self.landed_shard(key).shard
-
-    def landed_shards(self) -> list[LandedShard]:
-        """`shards`, each with its file's size and time."""
-        return landed_shards(self.config(), storage_options=self.source_options())
-
-    def landed_shard(self, key: str) -> LandedShard:
-        """`shard`, with its file's size and time."""
-        return find_landed_shard(self.config(), key, storage_options=self.source_options())
-
-    def source_options(self) -> StorageOptions:
-        """Storage options for the sources: resolved only where some domain lies on S3."""
-        return self._options(*(source.root for source in self.config().domains))
+        The sample corpus is gathered first where it is meant. Storage options are resolved only for what lies on S3.
+        """
+        if self._opened is None:
+            path = str(gather_sample_corpus(Path(self.sample_dir) / "corpus") if self.file == SAMPLE else self.file)
+            config = load_corpus_config(path, storage_options=self._options(path))
+            roots = [source.files.root for source in config.domains.values()]
+            self._opened = Corpus(config, storage_options=lambda: options_now(self._options(*roots)))
+        return self._opened
 
     def _options(self, *locations: str) -> StorageOptions:
         return self.lake.storage_options() if any(x.startswith("s3://") for x in locations) else NO_OPTIONS

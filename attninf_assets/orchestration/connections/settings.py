@@ -1,12 +1,26 @@
-"""The ATTNINF_* settings, and the resources they make."""
+"""The ATTNINF_* settings, and the resources they make. The environment is read here and nowhere else."""
 
+import difflib
 import os
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Any
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from attninf_assets.corpus.config import load_corpus_config
 from attninf_assets.orchestration.connections.resources import (
     SAMPLE,
     CorpusResource,
@@ -15,18 +29,12 @@ from attninf_assets.orchestration.connections.resources import (
     SelectorResource,
 )
 from attninf_assets.selector.model_source import HUB_ID
+from attninf_assets.store.root import Root
 
-SETTINGS = (
-    "ATTNINF_ROOT",
-    "ATTNINF_CORPUS",
-    "ATTNINF_SELECTOR",
-    "ATTNINF_SAMPLE_DIR",
-    "ATTNINF_RESCORE",
-    "ATTNINF_PARTITIONS_PER_RUN",
-    "ATTNINF_DEVICE_HOUR_PRICE",
-    "ATTNINF_BUDGET",
-    "ATTNINF_ALERT_WEBHOOK",
-)
+__all__ = ["RescorePolicy", "Settings", "read_settings", "resources_from"]
+
+_PREFIX = "ATTNINF_"
+_WITHOUT = {"budget": "unlimited", "alert_webhook": "no alerts"}  # what it means not to set them
 
 
 class RescorePolicy(StrEnum):
@@ -37,76 +45,113 @@ class RescorePolicy(StrEnum):
     ON_DEMAND = "on_demand"
 
 
-def resources_from_environment() -> dict[str, dg.ConfigurableResource]:
-    """The resources, from ATTNINF_* settings that all have defaults.
+_HomePath = Annotated[str, BeforeValidator(os.path.expanduser)]
+_Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-    Raises `ValueError` naming the setting where one is unknown, with its value where it is wrong, before any work.
+
+class Settings(BaseSettings):
+    """What the environment says, all of it with defaults; a title is what a value has to be."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
+
+    root: str = Field(default="data", title="a local path or s3://bucket/prefix")
+    corpus: _HomePath = Field(default=SAMPLE, title="a corpus file")
+    selector: str = Field(default=SAMPLE, title="a model")
+    sample_dir: _HomePath = Field(default=".sample", title="a directory")
+    rescore: RescorePolicy = Field(default=RescorePolicy.AT_ONCE, title=f"one of {', '.join(RescorePolicy)}")
+    partitions_per_run: int = Field(default=4, ge=1, title="a number of partitions")
+    device_hour_price: _Money = Field(default=0.0, title="an amount of money")
+    budget: _Money | None = Field(default=None, title="an amount of money, or unlimited")  # the spending limit
+    alert_webhook: SecretStr | None = Field(default=None, title="a webhook's address")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_name_is_known(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What no setting reads would go unnoticed. Its value is not shown: it may be a secret."""
+        known = [_variable(name) for name in cls.model_fields]
+        for name in sorted(os.environ):
+            if name.upper().startswith(_PREFIX) and name not in known:
+                near = difflib.get_close_matches(name[len(_PREFIX) :].lower(), cls.model_fields, n=1)
+                hint = f"did you mean {_variable(near[0])}?" if near else f"there are {', '.join(known)}"
+                raise ValueError(f"unknown setting {name}; {hint}")
+        return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_not_empty(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and not value.strip():
+            name = str(info.field_name)
+            default = _WITHOUT.get(name, cls.model_fields[name].default)
+            raise ValueError(f"set but empty; unset it for the default, {default}")
+        return value
+
+    @field_validator("root")
+    @classmethod
+    def _is_a_root(cls, value: str) -> str:
+        Root.at(value)
+        return value
+
+    @field_validator("corpus")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        if _is_local(value) and not Path(value).is_file():
+            raise ValueError("no such file")
+        return value
+
+    @field_validator("selector")
+    @classmethod
+    def _is_a_model(cls, value: str) -> str:
+        if value != SAMPLE and not Path(value).expanduser().exists() and not HUB_ID.fullmatch(value):
+            raise ValueError("no such file or directory, and no hub id with revision (org/name@revision)")
+        return value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _may_be_unlimited(cls, value: object) -> object:
+        return None if value == "unlimited" else value
+
+
+def read_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises one `ValueError` that names every wrong setting with its value, or an unknown one, before any work.
     """
-    unknown = sorted(name for name in os.environ if name.startswith("ATTNINF_") and name not in SETTINGS)
-    if unknown:
-        raise ValueError(f"unknown setting {unknown[0]}; there are {', '.join(SETTINGS)}")
-    sample_dir = os.path.expanduser(_setting("ATTNINF_SAMPLE_DIR", ".sample"))
-    source = _setting("ATTNINF_SELECTOR", SAMPLE)
-    if source != SAMPLE and not Path(source).expanduser().exists() and not HUB_ID.fullmatch(source):
-        raise ValueError(
-            f"ATTNINF_SELECTOR={source!r}: no such file or directory, and no hub id with revision (org/name@revision)"
-        )
-    corpus_file = os.path.expanduser(_setting("ATTNINF_CORPUS", SAMPLE))
-    if corpus_file != SAMPLE and "://" not in corpus_file and not Path(corpus_file).is_file():
-        raise ValueError(f"ATTNINF_CORPUS={corpus_file!r}: no such file")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_problem, error.errors()))) from None
+
+
+def _problem(details: ErrorDetails) -> str:
+    reason = details.get("ctx", {}).get("error")
+    if not details["loc"]:
+        return str(reason)
+    name = str(details["loc"][0])
+    reason = reason or f"not {Settings.model_fields[name].title}: {details['msg']}"
+    return f"{_variable(name)}={details['input']!r}: {reason}"
+
+
+def _variable(name: str) -> str:
+    return f"{_PREFIX}{name.upper()}"
+
+
+def resources_from(settings: Settings) -> dict[str, dg.ConfigurableResource]:
+    """The resources. Raises `ValueError` where a local corpus file is not valid; others are read by what uses them."""
+    if _is_local(settings.corpus):
+        load_corpus_config(settings.corpus)
     s3 = S3Resource(region_name=dg.EnvVar("AWS_REGION").get_value())
-    lake = LakeResource(root=_setting("ATTNINF_ROOT", "data"), s3=s3)
-    lake.check()
-    corpus = CorpusResource(file=corpus_file, sample_dir=sample_dir, lake=lake)
-    if corpus_file != SAMPLE and "://" not in corpus_file:
-        corpus.config()
+    lake = LakeResource(root=settings.root, s3=s3)
     return {
         "s3": s3,
         "lake": lake,
-        "corpus": corpus,
-        "selector": SelectorResource(source=source, sample_dir=sample_dir),
+        "corpus": CorpusResource(file=settings.corpus, sample_dir=settings.sample_dir, lake=lake),
+        "selector": SelectorResource(source=settings.selector, sample_dir=settings.sample_dir),
         "cost": CostResource(
-            price_per_device_hour=_amount("ATTNINF_DEVICE_HOUR_PRICE", "0"),
-            spending_limit=spending_limit_from_environment(),
+            price_per_device_hour=settings.device_hour_price,
+            spending_limit=settings.budget,
         ),
     }
 
 
-def rescore_policy_from_environment() -> RescorePolicy:
-    """When scores are renewed (ATTNINF_RESCORE): at_once unless set. Raises `ValueError` for anything else."""
-    value = _setting("ATTNINF_RESCORE", RescorePolicy.AT_ONCE)
-    if value not in list(RescorePolicy):
-        raise ValueError(f"ATTNINF_RESCORE={value!r}: not one of {', '.join(RescorePolicy)}")
-    return RescorePolicy(value)
-
-
-def spending_limit_from_environment() -> float | None:
-    """What a rescoring may cost unconfirmed (ATTNINF_BUDGET), None where that is unset or `unlimited`."""
-    return None if _setting("ATTNINF_BUDGET", "unlimited") == "unlimited" else _amount("ATTNINF_BUDGET", "0")
-
-
-def partitions_per_run_from_environment() -> int:
-    """How many partitions a run of a backfill takes at most (ATTNINF_PARTITIONS_PER_RUN): 4 unless set."""
-    value = _setting("ATTNINF_PARTITIONS_PER_RUN", "4")
-    if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"ATTNINF_PARTITIONS_PER_RUN={value!r}: not a number of partitions")
-    return int(value)
-
-
-def _amount(name: str, default: str) -> float:
-    value = _setting(name, default)
-    try:
-        amount = float(value)
-    except ValueError:
-        amount = -1.0
-    if not 0 <= amount < float("inf"):
-        raise ValueError(f"{name}={value!r}: not an amount of money")
-    return amount
-
-
-def _setting(name: str, default: str) -> str:
-    value = dg.EnvVar(name).get_value(default)
-    assert value is not None
-    if not value.strip():
-        raise ValueError(f"{name} is set but empty; unset it for the default, {default!r}")
-    return value
+def _is_local(corpus_file: str) -> bool:
+    return corpus_file != SAMPLE and "://" not in corpus_file

@@ -9,10 +9,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.remote_representation.external_data import SensorExecutionErrorSnap
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._grpc.impl import get_external_sensor_execution
 
 from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.automation.new_shards import SHARDS_PER_TICK, new_shards
-from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 
 
@@ -31,7 +35,7 @@ class Landing:
 
     def tick(self) -> dg.SensorResult:
         """One tick; the partitions it asks for are added, as the daemon does."""
-        corpus = resources_from_environment()["corpus"]
+        corpus = resources_from(read_settings())["corpus"]
         with dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"corpus": corpus}
         ) as context:
@@ -96,6 +100,34 @@ def test_a_replaced_file_is_requested_again_under_another_run_key(landing: Landi
     assert {r.run_key for r in before.run_requests or []}.isdisjoint(r.run_key for r in after.run_requests or [])
     landing.index("notes.one")
     assert requested(landing.tick()) == []
+
+
+def test_a_code_server_that_keeps_running_sees_a_changed_corpus_file_at_the_next_tick(landing: Landing) -> None:
+    """The repository is loaded once, and each tick is what a code server does when the daemon asks it for one."""
+    repository = definitions().get_repository_def()
+    origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="attninf_assets.definitions"))
+    landing.drop("one")
+    (landing.directory / "more").mkdir()
+    landing.drop("../more/two")
+    home = landing.directory / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+
+        def tick() -> str:
+            answer = get_external_sensor_execution(
+                repository, origin, instance.get_ref(), "new_shards", None, None, None, None, None
+            )
+            if isinstance(answer, SensorExecutionErrorSnap):
+                assert answer.error is not None
+                return answer.error.to_string()
+            return ", ".join(sorted(str(request.partition_key) for request in answer.run_requests or []))
+
+        assert tick() == "notes.one"
+        domains = {name: {"files": f"{name}/*.jsonl", "format": "jsonl"} for name in ("notes", "more")}
+        (landing.directory / "corpus.yaml").write_text(yaml.safe_dump({"domains": domains}))
+        assert tick() == "more.two, notes.one"
+        (landing.directory / "corpus.yaml").write_text("domains: {notes: {files: x.csv, format: csv}}")
+        assert "domains.notes.format: 'csv'" in tick()
 
 
 def test_a_shard_indexed_without_the_sensor_is_not_requested(landing: Landing) -> None:

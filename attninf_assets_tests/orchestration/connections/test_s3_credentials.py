@@ -16,7 +16,7 @@ from attninf_assets.corpus.documents import Document, Shard
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.influence.engine import Engine
 from attninf_assets.orchestration.connections.resources import LakeResource
-from attninf_assets.orchestration.connections.settings import resources_from_environment
+from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.store.query import connect
 from attninf_assets.store.reopened_file import open_source
@@ -165,7 +165,7 @@ def test_a_profile_whose_process_gives_temporary_credentials_is_asked_again_befo
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.options["AWS_ENDPOINT_URL"])
         monkeypatch.setenv("ATTNINF_ROOT", s3_root.uri)
         give(s3_options)
-        resource = resources_from_environment()["lake"]
+        resource = resources_from(read_settings())["lake"]
         assert isinstance(resource, LakeResource)
         lake = resource.tables()
         lake.replace("scores", scores_of("web", "a", 3))
@@ -194,7 +194,7 @@ def test_temporary_credentials_are_fetched_once_for_all_that_asks(
     monkeypatch.setenv("ATTNINF_ROOT", "s3://lake/prefix")
 
     def options() -> Mapping[str, str]:
-        resource = resources_from_environment()["lake"]
+        resource = resources_from(read_settings())["lake"]
         assert isinstance(resource, LakeResource)
         return resource.tables().root.storage_options
 
