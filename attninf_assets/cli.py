@@ -232,3 +232,7 @@ def _problems_told(verb: str, problems: tuple[type[Exception], ...] = (ValueErro
             raise
         _tell(f"attninf {verb}: {error.filename}: {error.strerror}")
         raise typer.Exit(BAD_INPUT) from None
+
+
+if __name__ == "__main__":
+    app()
