@@ -12,8 +12,7 @@ from threading import Thread
 
 import polars as pl
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
 from attninf_assets.influence.selector import Selector
@@ -29,7 +28,7 @@ ROWS: list[dict[str, object]] = [
 ]
 
 
-def attninf(*arguments: str | Path) -> Result:
+def attninf(*arguments: str | int | Path) -> Result:
     """Run the command in this process."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -123,7 +122,7 @@ def test_a_file_in_the_way_is_replaced_only_by_force(model: Path, heads: Path, t
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write_rows(source, ROWS[:3], format="jsonl")
     out.write_text("dear to someone")
-    command = ["score", source, "--selector", model, "--out", out, "--heads", heads, *COLUMNS]
+    command: list[str | int | Path] = ["score", source, "--selector", model, "--out", out, "--heads", heads, *COLUMNS]
     assert complaint(attninf(*command)) == f"attninf score: {out}: exists; replace it with --force"
     assert out.read_text() == "dear to someone"
     assert attninf(*command, "--force").exit_code == 0
@@ -163,7 +162,17 @@ def test_a_selectors_file_settles_what_it_holds(model: Path, tmp_path: Path) -> 
     source, saved = tmp_path / "in.jsonl", tmp_path / "selector.json"
     write_rows(source, ROWS[:3], format="jsonl")
     saved.write_text(Selector("m", "t", (PLANTED,), "uniform", 64, "bos", "float32").to_json())
-    command = ["score", source, "--selector", model, "--out", tmp_path / "out.jsonl", "--heads", saved, *COLUMNS]
+    command: list[str | int | Path] = [
+        "score",
+        source,
+        "--selector",
+        model,
+        "--out",
+        tmp_path / "out.jsonl",
+        "--heads",
+        saved,
+        *COLUMNS,
+    ]
     assert complaint(attninf(*command, "--mask", "zero")).endswith(
         f"--mask zero: {saved} has settled that; leave it out"
     )

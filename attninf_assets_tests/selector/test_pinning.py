@@ -208,7 +208,7 @@ def test_a_hub_model_is_downloaded_at_its_revision_and_pinned(
     (directory / "pytorch_model.bin").write_text("a pickle")
     (directory / "README.md").write_text("A model.")
     program = (
-        "import sys; from pathlib import Path; from attninf_assets.influence.model.pretrained import pin_model; "
+        "import sys; from pathlib import Path; from attninf_assets.selector.pinning import pin_model; "
         "print(pin_model('org/tiny@v1.0', Path(sys.argv[1])).model)"
     )
     with hub_of(directory, repo="org/tiny", revision="v1.0") as (endpoint, asked):
