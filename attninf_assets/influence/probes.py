@@ -21,6 +21,10 @@ _INSTRUCTION = (
 )
 
 
+class ProbeTooLongError(ValueError):
+    """Not even the smallest probe fits into the tokens allowed."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """One retrieval prompt as tokens, its start token first; [start, end) token positions."""
@@ -62,8 +66,8 @@ def build_probes(
     """`n_probes` probes of at most `max_tokens` tokens each, answer and start token included; all follows from `seed`.
 
     A sentence qualifies as a value if it has 8 to 40 tokens, no line break and nothing JSON would have to escape. The
-    queried pair's depth is spread evenly over the probes. Raises `ValueError` where too few sentences qualify or not
-    even the smallest probe fits into the tokens allowed.
+    queried pair's depth is spread evenly over the probes. Raises `ValueError` where too few sentences qualify, and
+    `ProbeTooLongError` where not even the smallest probe fits into the tokens allowed.
     """
     if n_probes < 1:
         raise ValueError(f"n_probes must be at least 1, is {n_probes}")
@@ -125,7 +129,7 @@ def _build_probe(
     )
     while len(pairs := draw(candidates)) <= N_DEMONSTRATIONS:
         if len(candidates) == N_DEMONSTRATIONS + 1:
-            raise ValueError(
+            raise ProbeTooLongError(
                 f"max_tokens={max_tokens} has no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query, "
                 "even of the shortest sentences; 512 are usually enough"
             )

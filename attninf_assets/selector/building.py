@@ -3,9 +3,10 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -14,8 +15,8 @@ from attninf_assets.influence.detection import DETECTION_VERSION, MIN_EFFECT, MI
 from attninf_assets.influence.engine import bounded_window, load_engine
 from attninf_assets.influence.evidence import gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
-from attninf_assets.influence.model.head import Mask
-from attninf_assets.influence.model.numeric_class import NumericClass
+from attninf_assets.influence.model.head import MASKS, Head, Mask
+from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.pretrained import load_tokenizer, start_token
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
@@ -42,6 +43,19 @@ class HeadSettings:
     mask: Mask
     max_tokens: int
     numeric_class: NumericClass
+
+    def __post_init__(self) -> None:
+        """Refuse before detection what the selector would refuse after it."""
+        if not 0 < self.head_fraction <= 1:
+            raise ValueError(f"head_fraction must be above 0 and at most 1, is {self.head_fraction}")
+        for field, value, allowed in [
+            ("mask", self.mask, MASKS),
+            ("numeric_class", self.numeric_class, NUMERIC_CLASSES),
+        ]:
+            if value not in allowed:
+                raise ValueError(f"{field} must be one of {', '.join(allowed)}, is {value!r}")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, is {self.max_tokens}")
 
 
 @dataclass(frozen=True)
@@ -112,34 +126,56 @@ def build_selector(
     found = stored_detection(root, key)
     reused = found is not None
     if found is None:
-        found = _detect(
+        found = gather_detection(
             probes, settings, directory=directory, plan=plan, device=device, memory=memory, on_progress=on_progress
         )
         store_detection(root, key, found)
-    _require_that_heads_matter(found.evidence)
+    require_that_heads_matter(found.evidence)
+    selector = selector_with_heads(found.detection.retrieval_heads, settings, digests, directory=directory)
+    return BuiltSelector(selector, found, reused)
+
+
+def selector_with_heads(
+    heads: Sequence[Head], settings: HeadSettings, digests: ModelDigests, *, directory: Path
+) -> Selector:
+    """The selector that masks `heads` in the model pinned in `directory`; its windows are bounded by the model's
+    context. Raises `ValueError` for a head that the model does not have."""
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    selector = Selector(
+    require_that_heads_exist(heads, config)
+    return Selector(
         model_digest=digests.model,
         tokenizer_digest=digests.tokenizer,
-        heads=found.detection.retrieval_heads,
+        heads=tuple(heads),
         mask=settings.mask,
         max_tokens=bounded_window(settings.max_tokens, config),
         start_token=start_token(load_tokenizer(directory))[0],
         numeric_class=settings.numeric_class,
     )
-    return BuiltSelector(selector, found, reused)
 
 
-def _detect(
+def require_that_heads_exist(heads: Iterable[Head], config: Any) -> None:
+    """Raise `ValueError`, naming the first of them, for heads that a model with this config does not have."""
+    text_config = config.get_text_config()
+    n_layers, n_heads = text_config.num_hidden_layers, text_config.num_attention_heads
+    for head in heads:
+        if not (0 <= head.layer < n_layers and 0 <= head.index < n_heads):
+            raise ValueError(f"heads: the model has no head {head}; it has {n_layers} layers of {n_heads} heads")
+
+
+def gather_detection(
     probes: Sequence[Probe],
     settings: HeadSettings,
     *,
     directory: Path,
     plan: ProbePlan,
     device: torch.device,
-    memory: Path | None,
-    on_progress: OnProgress,
+    memory: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Detection:
+    """Score every head of the model pinned in `directory` on the probes, choose, and gather evidence for the choice.
+
+    Raises `ValueError` where detection finds only noise; whether the heads matter is for the caller to require.
+    """
     engine = load_engine(
         directory,
         numeric_class=settings.numeric_class,
@@ -168,7 +204,8 @@ def _detect(
     return Detection(detection, evidence)
 
 
-def _require_that_heads_matter(evidence: HeadEvidence) -> None:
+def require_that_heads_matter(evidence: HeadEvidence) -> None:
+    """Raise `ValueError`, with the losses seen, unless masking the heads hurts far more than masking random ones."""
     if not evidence.heads_matter:
         raise ValueError(
             "the heads found do not matter: masking them raises the probes' answer loss by "

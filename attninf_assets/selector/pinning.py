@@ -23,10 +23,11 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")  # what transf
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
 
 
-def pin_model(source: str, destination: Path) -> ModelDigests:
+def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDigests:
     """Write the model at `source` to the empty directory `destination` as a plain Hugging Face directory.
 
-    `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). Raises `ValueError`
+    `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). With `link`, the files of
+    a directory are linked and not copied, for a destination that lives no longer than they do. Raises `ValueError`
     naming the source where it does not exist, has no safetensors or GGUF weights, needs remote code, or its tokenizer
     knows tokens the model does not embed.
     """
@@ -36,9 +37,9 @@ def pin_model(source: str, destination: Path) -> ModelDigests:
             raise ValueError(f"selector {source!r}: no such GGUF file")
         _convert_gguf(path, destination)
     elif path.is_dir():
-        _copy(path, destination)
+        _copy(path, destination, link=link)
     elif HUB_ID.fullmatch(source):
-        _copy(_download(source), destination)
+        _copy(_download(source), destination, link=link)
     else:
         raise ValueError(
             f"selector {source!r} is neither a directory, nor a .gguf file, nor a hub id with revision "
@@ -80,7 +81,7 @@ def _convert_gguf(path: Path, destination: Path) -> None:
     tokenizer.save_pretrained(destination)
 
 
-def _copy(source: Path, destination: Path) -> None:
+def _copy(source: Path, destination: Path, *, link: bool) -> None:
     if not (source / "config.json").is_file():
         raise ValueError(f"selector {source}: no config.json, so not a Hugging Face model directory")
     if not any(source.glob("model*.safetensors")):
@@ -89,7 +90,11 @@ def _copy(source: Path, destination: Path) -> None:
         raise ValueError(f"selector {source}: no model*.safetensors weights in it{found}")
     destination.mkdir(parents=True, exist_ok=True)
     for file in [*(source / name for name in _PINNED), *(f for pattern in _WEIGHTS for f in source.glob(pattern))]:
-        if file.exists():
+        if not file.exists():
+            continue
+        if link:
+            (destination / file.name).symlink_to(file.resolve())
+        else:
             shutil.copyfile(file, destination / file.name)
 
 

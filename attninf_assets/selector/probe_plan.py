@@ -1,6 +1,6 @@
 """How many probes, how long, and how much evidence: the paper's sizes, and sizes for the sample model on a CPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,9 @@ PAPER = ProbePlan(n_probes=800, probe_tokens=4096, n_evidence_probes=64, n_rando
 # On the sample model the upper half of the heads is the same from two probes of 512 tokens on; at the 5 % cut one or
 # two heads swap whatever the number.
 SAMPLE = ProbePlan(n_probes=16, probe_tokens=512, n_evidence_probes=6, n_random_sets=3, n_audit_probes=1)
+
+
+def plan_of(n_probes: int, probe_tokens: int) -> ProbePlan:
+    """So many probes of that length, with as much evidence as the sample's plan or, for more probes, the paper's."""
+    like = SAMPLE if n_probes <= SAMPLE.n_probes else PAPER
+    return replace(like, n_probes=n_probes, probe_tokens=probe_tokens)

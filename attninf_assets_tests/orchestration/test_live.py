@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner, Result
 
+from attninf_assets.cli import app
 from attninf_assets.orchestration.runs.liveness import is_dead
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.stored import current_fingerprint
@@ -128,6 +132,96 @@ def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: L
     }
     assert shown == scored_by(pipeline)
 
+    (pipeline.directory / "source" / "notes" / "first.jsonl").unlink()
+    partly = command("backfill", "letters.a", "notes.first", "--url", live.url)
+    whole = command("backfill", "letters.b", "--url", live.url)
+    for ended, code, end in [
+        (whole, 0, ["1 of 1 partitions done, 0 failed, 0 in progress"]),
+        (partly, 3, ["the backfill ended as COMPLETED_FAILED", "failed: notes.first"]),
+    ]:
+        _, said = ended.communicate(timeout=400)
+        assert ended.returncode == code, said
+        assert said.splitlines()[-len(end) :] == end
+    assert "1 of 2 partitions done, 1 failed, 0 in progress" in said
+
+
+def command(*arguments: str) -> "subended.Popen[str]":
+    """Start the command in a ended of its own."""
+    return subended.Popen(
+        [sys.executable, "-m", "attninf_assets.cli", *arguments],
+        stdout=subended.PIPE,
+        stderr=subended.PIPE,
+        text=True,
+    )
+
+
+def attninf(*arguments: str) -> Result:
+    """Run the command in this ended."""
+    return CliRunner().invoke(app, arguments)
+
+
+def targets(instance: dg.DagsterInstance, backfill: Result) -> list[str]:
+    """The partitions of the backfill that a command launched."""
+    launched = instance.get_backfill(backfill.stdout.strip())
+    assert launched is not None
+    assert launched.asset_backfill_data is not None
+    assert launched.asset_selection == [SCORES]
+    return sorted(launched.asset_backfill_data.target_subset.get_partitions_subset(SCORES).get_partition_keys())
+
+
+def test_a_backfill_is_of_the_partitions_that_are_missing_or_stale(pipeline: Pipeline, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    prepare_home(home)
+    with dg.DagsterInstance.from_config(str(home)) as instance, live_system(home, daemon=False) as live:
+        nothing_yet = attninf("backfill", "--all", "--url", live.url)
+        assert nothing_yet.exit_code == 2
+        assert "attention_influence_scores has no partitions yet" in nothing_yet.stderr
+        instance.add_dynamic_partitions(CORPUS_SHARDS, SHARDS)
+        pipeline = dataclasses.replace(pipeline, instance=instance)
+        for key in SHARDS:
+            pipeline.run(["raw_corpus"], key)
+        pipeline.run(SELECTOR, config=PROBES)
+        pipeline.run(["attention_influence_scores"], "letters.a")
+        pipeline.run(["attention_influence_scores"], "notes.first")
+        source = pipeline.directory / "source" / "letters"
+        (source / "b.parquet").rename(source / "away")
+        assert not pipeline.run(["attention_influence_scores"], "letters.b", raise_on_error=False).success
+        (source / "away").rename(source / "b.parquet")
+
+        def launched(*arguments: str) -> list[str]:
+            result = attninf("backfill", *arguments, "--no-wait", "--url", live.url)
+            assert result.exit_code == 0, result.output
+            assert "daemon is not running" in result.stderr
+            return targets(instance, result)
+
+        assert launched("--missing") == ["letters.b"]  # it only ever failed
+        fresh = attninf("backfill", "--stale", "--url", live.url)
+        assert (fresh.exit_code, fresh.stdout) == (0, "")
+        assert fresh.stderr == "none of the 3 partitions of attention_influence_scores is stale\n"
+        pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+        pipeline.run(["attention_influence_scores"], "letters.a")
+        assert launched("--stale") == ["notes.first"]
+        assert launched("--all") == SHARDS
+        assert launched("letters.b", "letters.a", "letters.b") == ["letters.a", "letters.b"]
+
+        for arguments, wanted in [
+            (["letters.c"], "attention_influence_scores has no partition 'letters.c'; near it: letters.b, letters.a"),
+            (["--all", "--asset", "scores"], "there is no asset 'scores', or its code location is not loaded"),
+            (["--all", "--asset", "retrieval_heads"], "asset 'retrieval_heads' has no partitions"),
+        ]:
+            refused = attninf("backfill", *arguments, "--url", live.url)
+            assert refused.exit_code == 2
+            assert refused.stderr.startswith(f"attninf backfill: {live.url}: {wanted}")
+
+        with command("backfill", "--all", "--url", live.url) as watching:
+            assert watching.stderr is not None
+            until("the first progress", lambda: "partitions done" in watching.stderr.readline())  # type: ignore[union-attr]
+            watching.send_signal(signal.SIGINT)
+            said, left = watching.communicate(timeout=60)
+        assert watching.returncode == 130, left
+        assert left.splitlines()[-1].endswith(f"{live.url}/runs/b/{said.strip()}")
+        assert "the backfill goes on" in left
+
 
 def statuses(instance: dg.DagsterInstance, backfill: str) -> Counter[dg.DagsterRunStatus]:
     """The runs of a backfill by status."""
@@ -151,7 +245,7 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
         def at_work() -> tuple[str, int] | None:
             """A scoring that holds the device, while others wait for it."""
             holders = instance.event_log_storage.get_concurrency_info("gpu").active_run_ids
-            found = scoring_process(instance)
+            found = scoring_ended(instance)
             waiting = statuses(instance, backfill)[dg.DagsterRunStatus.QUEUED]
             return found if found and found[0] in holders and waiting else None
 
@@ -159,7 +253,7 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
             backfill = live.backfill("attention_influence_scores", SHARDS)
             killed, _ = live.wait("a scoring at work", at_work)
             live.kill()
-        until("the death of the run's process", lambda: is_dead(home / "living_runs" / killed))
+        until("the death of the run's ended", lambda: is_dead(home / "living_runs" / killed))
         assert statuses(instance, backfill)[dg.DagsterRunStatus.STARTED] == 1
         with live_system(home) as live:
             live.wait(

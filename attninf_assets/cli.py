@@ -1,0 +1,238 @@
+"""The command `attninf`. One function per verb; what a verb does lives below, and is imported when the verb is used.
+
+Exit codes: 0 all is done; 2 bad input, or a server that does not answer: one line says what; 3 done, but in part (rows
+were refused, partitions failed); 130 interrupted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from attninf_assets.influence.model.head import Mask
+
+if TYPE_CHECKING:
+    from attninf_assets.corpus.documents import Refusal, Shard
+    from attninf_assets.influence.model.head import Head
+    from attninf_assets.influence.selector import Selector
+    from attninf_assets.orchestration.runs.backfills import Backfill
+
+BAD_INPUT = 2
+IN_PART = 3
+INTERRUPTED = 130  # as a shell says of SIGINT
+_N_SENTENCES = 10_000  # candidates for the probes' values, as many as the asset retrieval_probes takes
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Select reasoning-intensive pretraining data with AttentionInfluence.",
+)
+
+
+@app.command()
+def score(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Documents: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
+    model: Annotated[
+        str, typer.Option("--selector", help="The model: a Hugging Face directory, a .gguf file, org/name@revision.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the scores go: .parquet or .jsonl.")],
+    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    id_column: Annotated[str | None, typer.Option(help="Column of the ids. Unset: <file>:<row>.")] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="A selector as --save-heads wrote it, or a JSON list of [layer, head]. Unset: detected."),
+    ] = None,
+    save_heads: Annotated[Path | None, typer.Option(help="Write the selector used to this file.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a window. Unset: 4096.")] = None,
+    mask: Annotated[Mask | None, typer.Option(help="What a masked head does. Unset: uniform.")] = None,
+    numeric_class: Annotated[
+        Literal["auto", "float32", "bfloat16", "float8"] | None,
+        typer.Option(help="Of weights and activations. Unset: bfloat16 on CUDA, float32 elsewhere."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the probes. Unset: 0.")] = None,
+    probes: Annotated[int | None, typer.Option(help="How many probes. Unset: 16; the paper has 800.")] = None,
+    probe_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a probe. Unset: 512, or more where none fits; the paper has 4096.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT, and the file of --save-heads.")] = False,
+) -> None:
+    """Score the documents of one file: doc_id, n_tokens, loss_base, loss_reference, score.
+
+    Without --heads, the retrieval heads are detected with sentences of the texts themselves. OUT appears whole or not
+    at all. Exit code 0: every row is scored; 3: OUT is written, but rows were refused (row and reason are on stderr);
+    2: bad input, nothing is written.
+    """
+    from attninf_assets.scores.file_scores import (
+        documents_of,
+        read_through,
+        require_free,
+        require_output,
+        shard_of_file,
+        write_scores,
+        write_text,
+    )
+
+    with _problems_told("score"):
+        shard = shard_of_file(source, text_column=text_column, id_column=id_column)
+        require_output(out, source=source, force=force)
+        if save_heads is not None:
+            require_free(save_heads, force=force)
+        settings = _given(max_tokens=max_tokens, mask=mask, numeric_class=numeric_class)
+        detection = _given(seed=seed, n_probes=probes, probe_tokens=probe_tokens)
+        known = None if heads is None else _known_heads(heads, settings, detection)
+        contents = read_through(shard, on_refusal=_tell_refusal)
+        if not contents.n_documents:
+            raise ValueError(f"{source}: none of its {contents.n_refused:,} rows can be scored")
+
+        from attninf_assets.selector.library import score_texts
+
+        selector = _selector(model, known, shard, settings, detection)
+        _tell(f"retrieval heads: {', '.join(map(str, selector.heads))}; selector {selector.fingerprint}")
+        of_texts, of_ids = tee(documents_of(shard, contents))
+        scores = score_texts(
+            model,
+            selector,
+            (document.text for document in of_texts),
+            doc_ids=(document.doc_id for document in of_ids),
+            n_bytes=contents.n_bytes,
+            on_progress=_tell,
+        )
+        write_scores(scores, out, selector=selector)
+        if save_heads is not None:
+            write_text(selector.to_json() + "\n", save_heads)
+    _tell(f"{contents.n_documents:,} documents scored: {out}")
+    if contents.n_refused:
+        _tell(f"{contents.n_refused:,} rows refused")
+        raise typer.Exit(IN_PART)
+
+
+@app.command()
+def backfill(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEYS", help="Partitions, <domain>.<shard>.")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Those never materialized.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Those whose inputs changed since: the shard, or the selector.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    asset: Annotated[str, typer.Option(help="Which asset's partitions.")] = "attention_influence_scores",
+    url: Annotated[str, typer.Option(help="The webserver, as `make ui` starts it.")] = "http://127.0.0.1:3000",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Launch it and leave; its id is printed.")] = False,
+) -> None:
+    """Launch a backfill on the running system and watch it to its end.
+
+    Give KEYS or one of --missing, --stale and --all. The backfill's id is printed to stdout, progress to stderr. Exit
+    code 0: every partition succeeded, or there was nothing to do; 3: some failed (they are named), or it was canceled;
+    2: bad input, or the server does not answer; 130: interrupted, while the backfill goes on.
+    """
+    from attninf_assets.orchestration.connections.webserver import Webserver, WebserverError
+    from attninf_assets.orchestration.runs.backfills import PartitionedAsset, backfills_are_run
+
+    with _problems_told("backfill", (ValueError, WebserverError)):
+        if [bool(keys), missing, stale, every].count(True) != 1:
+            raise ValueError("give partition keys, or one of --missing, --stale and --all")
+        server = Webserver(url)
+        partitioned = PartitionedAsset.at(server, asset)
+        n_keys = f"{len(partitioned.keys):,} partitions of {asset}"
+        if not partitioned.keys:
+            raise ValueError(f"{url}: {asset} has no partitions yet; the sensor new_shards registers them")
+        if missing or stale:
+            chosen = partitioned.missing() if missing else partitioned.stale()
+        else:
+            chosen = partitioned.only(keys or partitioned.keys)
+        if not chosen:
+            _tell(f"none of the {n_keys} is {'missing' if missing else 'stale'}")
+            return
+        launched = partitioned.launch(chosen)
+        typer.echo(launched.backfill_id)
+        _tell(f"{len(chosen):,} of the {n_keys}: {launched.url}")
+        if not backfills_are_run(server):
+            _tell("the server's backfill daemon is not running: the backfill waits until it is")
+        if not no_wait:
+            _watch(launched)
+
+
+def _watch(launched: "Backfill") -> None:
+    """Progress until the backfill's end. Exits where not all of it succeeded, or the watching was interrupted."""
+    try:
+        for progress in launched.watch():
+            _tell(progress)
+    except KeyboardInterrupt:
+        _tell(f"no longer watching: the backfill goes on; look at it, or cancel it, at {launched.url}")
+        raise typer.Exit(INTERRUPTED) from None
+    if not progress.succeeded:
+        _tell(f"the backfill ended as {progress.status}{f': {progress.error}' if progress.error else ''}")
+        for key in launched.failed():
+            _tell(f"failed: {key}")
+        raise typer.Exit(IN_PART)
+
+
+def _known_heads(heads: Path, settings: dict[str, Any], detection: dict[str, Any]) -> "Selector | tuple[Head, ...]":
+    """What the heads' file holds. Raises `ValueError` for options that would then do nothing."""
+    from attninf_assets.influence.selector import Selector
+    from attninf_assets.selector.heads_file import read_heads
+
+    known = read_heads(heads)
+    settled = detection | settings if isinstance(known, Selector) else detection
+    if settled:
+        option = next(iter(settled)).replace("n_probes", "probes").replace("_", "-")
+        raise ValueError(f"--{option} {next(iter(settled.values()))}: {heads} has settled that; leave it out")
+    return known
+
+
+def _selector(
+    model: str,
+    known: "Selector | tuple[Head, ...] | None",
+    shard: "Shard",
+    settings: dict[str, Any],
+    detection: dict[str, Any],
+) -> "Selector":
+    """The selector as known, with the heads known, or with heads detected on sentences of the shard."""
+    from attninf_assets.corpus.sentences import sample_sentences
+    from attninf_assets.influence.selector import Selector
+    from attninf_assets.selector.library import detect_selector, selector_of
+
+    if isinstance(known, Selector):
+        return known
+    if known is not None:
+        return selector_of(model, known, **settings)
+    sentences = sample_sentences([shard], n=_N_SENTENCES, seed=detection.get("seed", 0))
+    _tell(f"detecting the retrieval heads with {len(sentences):,} sentences of the texts")
+    return detect_selector(model, sentences, **settings, **detection, on_progress=_tell)
+
+
+def _given(**options: object) -> dict[str, Any]:
+    """The options that were set."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _tell_refusal(refusal: "Refusal") -> None:
+    _tell(f"{refusal.source_uri}: row {refusal.source_row} refused: {refusal.reason}")
+
+
+def _tell(line: object) -> None:
+    """To stderr: what is asked for, if anything, is alone on stdout."""
+    typer.echo(str(line), err=True)
+
+
+@contextmanager
+def _problems_told(verb: str, problems: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """These, and files that cannot be had, end the command with one line and no traceback."""
+    try:
+        yield
+    except problems as error:
+        _tell(f"attninf {verb}: {error}")
+        raise typer.Exit(BAD_INPUT) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _tell(f"attninf {verb}: {error.filename}: {error.strerror}")
+        raise typer.Exit(BAD_INPUT) from None
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,56 @@
+"""A running Dagster webserver, asked over GraphQL.
+
+Nothing of Dagster is needed for it here: `requests`, which Dagster itself depends on, posts JSON.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+_SECONDS_TO_CONNECT = 5.0
+_SECONDS_TO_ANSWER = 300.0  # the server goes through every partition for some of the questions
+
+
+class WebserverError(RuntimeError):
+    """The server cannot be reached, is none of Dagster's, or could not answer; the message names its address."""
+
+
+@dataclass(frozen=True)
+class Webserver:
+    """The webserver at an address such as http://127.0.0.1:3000."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"{self.url!r} is not the address of a server: give one like http://127.0.0.1:3000")
+        object.__setattr__(self, "url", self.url.rstrip("/"))
+
+    def ask(self, document: str, **variables: Any) -> dict[str, Any]:
+        """The `data` of the answer to a GraphQL document. Raises `WebserverError`."""
+        try:
+            response = requests.post(
+                f"{self.url}/graphql",
+                json={"query": document, "variables": variables},
+                timeout=(_SECONDS_TO_CONNECT, _SECONDS_TO_ANSWER),
+            )
+        except requests.ConnectionError as error:
+            raise WebserverError(f"{self.url}: no server answers there; start it with `make ui`") from error
+        except requests.RequestException as error:
+            raise WebserverError(f"{self.url}: {error}") from error
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise WebserverError(self._not_dagster(response)) from error
+        if not isinstance(answer, dict) or not {"data", "errors"} & answer.keys():
+            raise WebserverError(self._not_dagster(response))
+        if answer.get("errors"):
+            raise WebserverError(f"{self.url}: the server refused the question: {answer['errors'][0].get('message')}")
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def _not_dagster(self, response: requests.Response) -> str:
+        return f"{self.url}: is no Dagster webserver: /graphql answered with status {response.status_code} and no data"
