@@ -145,18 +145,18 @@ def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: L
     assert "1 of 2 partitions done, 1 failed, 0 in progress" in said
 
 
-def command(*arguments: str) -> "subended.Popen[str]":
-    """Start the command in a ended of its own."""
-    return subended.Popen(
+def command(*arguments: str) -> "subprocess.Popen[str]":
+    """Start the command in a process of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "attninf_assets.cli", *arguments],
-        stdout=subended.PIPE,
-        stderr=subended.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def attninf(*arguments: str) -> Result:
-    """Run the command in this ended."""
+    """Run the command in this process."""
     return CliRunner().invoke(app, arguments)
 
 
@@ -245,7 +245,7 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
         def at_work() -> tuple[str, int] | None:
             """A scoring that holds the device, while others wait for it."""
             holders = instance.event_log_storage.get_concurrency_info("gpu").active_run_ids
-            found = scoring_ended(instance)
+            found = scoring_process(instance)
             waiting = statuses(instance, backfill)[dg.DagsterRunStatus.QUEUED]
             return found if found and found[0] in holders and waiting else None
 
@@ -253,7 +253,7 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
             backfill = live.backfill("attention_influence_scores", SHARDS)
             killed, _ = live.wait("a scoring at work", at_work)
             live.kill()
-        until("the death of the run's ended", lambda: is_dead(home / "living_runs" / killed))
+        until("the death of the run's process", lambda: is_dead(home / "living_runs" / killed))
         assert statuses(instance, backfill)[dg.DagsterRunStatus.STARTED] == 1
         with live_system(home) as live:
             live.wait(
