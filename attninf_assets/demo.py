@@ -42,7 +42,8 @@ def main() -> None:
     """Materialize everything, print the summary. Raises what a failing asset raised."""
     started = time.monotonic()
     project = definitions()
-    corpus, lake = (project.resources or {})["corpus"], (project.resources or {})["lake"]
+    resources = project.resources or {}
+    corpus, lake = resources["corpus"], resources["lake"]
     assert isinstance(corpus, CorpusResource)
     assert isinstance(lake, LakeResource)
     job = dg.Definitions.merge(
