@@ -135,12 +135,12 @@ def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: L
     (pipeline.directory / "source" / "notes" / "first.jsonl").unlink()
     partly = command("backfill", "letters.a", "notes.first", "--url", live.url)
     whole = command("backfill", "letters.b", "--url", live.url)
-    for ended, code, end in [
+    for watching, code, end in [
         (whole, 0, ["1 of 1 partitions done, 0 failed, 0 in progress"]),
         (partly, 3, ["the backfill ended as COMPLETED_FAILED", "failed: notes.first"]),
     ]:
-        _, said = ended.communicate(timeout=400)
-        assert ended.returncode == code, said
+        _, said = watching.communicate(timeout=400)
+        assert watching.returncode == code, said
         assert said.splitlines()[-len(end) :] == end
     assert "1 of 2 partitions done, 1 failed, 0 in progress" in said
 
