@@ -1,9 +1,14 @@
 """How much of the corpus has a score by the selector in use."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import duckdb
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["PARTITION_STATES", "Coverage", "coverage_by_domain", "partition_states", "require_coverage"]
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import duckdb
 
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
 from attninf_assets.selector.stored import current_selector
 from attninf_assets.store.query import connect, count_rows
+
+if TYPE_CHECKING:
+    import duckdb
 
 RAW_CORPUS, SCORES = dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")
 
@@ -20,7 +23,7 @@ _WARN = dg.AssetCheckSeverity.WARN
 
 
 @contextmanager
-def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def _partition(key: str, lake: LakeResource, *tables: str) -> "Iterator[duckdb.DuckDBPyConnection]":
     """A connection whose views hold the partition alone."""
     domain, shard = key.split(".")
     with connect(lake.tables(), *tables, where={"domain": domain, "shard": shard}) as connection:

@@ -1,14 +1,13 @@
 """Attention influence scores, shard by shard."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attninf_assets.influence.engine import Engine, load_engine
-from attninf_assets.influence.runtime.devices import choose_device, claim_device
 from attninf_assets.influence.selector import Selector
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.partition_checks import SCORE_CHECKS
@@ -22,6 +21,9 @@ from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.update import PartitionScores, update_partition_scores
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
+
+if TYPE_CHECKING:
+    from attninf_assets.influence.engine import Engine
 
 _ROWS_AT_ONCE = 65_536
 
@@ -68,7 +70,10 @@ def attention_influence_scores(
     yield from each_partition(context, score, lake=lake, checks=SCORE_CHECKS)
 
 
-def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> Engine:
+def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "Engine":
+    from attninf_assets.influence.engine import load_engine
+    from attninf_assets.influence.runtime.devices import choose_device, claim_device
+
     root = lake.storage_root()
     with every_partition_concerned():
         cost.require_approval(root, selector.fingerprint)
