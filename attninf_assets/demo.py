@@ -4,10 +4,8 @@ On the sample corpus with the sample selector, unless the settings name others. 
 """
 
 import logging
-import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 
 import dagster as dg
@@ -119,14 +117,4 @@ def _summary(lake: LakeResource, *, scored: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    status = 1
-    try:
-        main()
-        status = 0
-    except Exception:  # shown as Python would, but before what follows
-        traceback.print_exc()
-    finally:
-        # DuckDB's bindings complain about Dagster's references to them when the interpreter is taken down; skip that.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    main()

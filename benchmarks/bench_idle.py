@@ -11,11 +11,11 @@ import argparse
 import random
 from collections.abc import Iterator
 
+from attninf_assets.influence.document_score import Text
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.model.pretrained import load_tokenizer
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.scoring import Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer

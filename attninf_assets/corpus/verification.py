@@ -1,6 +1,12 @@
 """What must hold of the index, looked up in its tables and not in the code that wrote them."""
 
-import duckdb
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
 
 __all__ = ["refusal_reasons", "repeated_ids"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.pretrained import context_length, load_model, load_tokenizer, start_token
 from attninf_assets.influence.model.streamed_model import StreamedModel
@@ -15,7 +16,7 @@ from attninf_assets.influence.runtime.allocator import keep_freed_memory
 from attninf_assets.influence.runtime.devices import device_name
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.scoring import DocumentScore, Text, score_documents
+from attninf_assets.influence.scoring import score_documents
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 

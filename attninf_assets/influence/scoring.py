@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attninf_assets.influence.acceleration.peak import peak_flops
+from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.model.head import BASE
 from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.packing import Window, cut_into_windows, longest_first, pack
@@ -20,36 +21,7 @@ from attninf_assets.influence.selector import Selector
 
 # How far a document's score may move with the batch it is computed in; in float32 also with the device and the kernel.
 SCORE_TOLERANCE: Mapping[NumericClass, float] = {"float32": 1e-4, "bfloat16": 5e-3, "float8": 2e-2}
-NO_LOSS = 1e-4  # nats: below it a relative rise says nothing, and the score is null
 _BUDGETS_PER_CHUNK = 16  # packs' worth of tokens read, sorted and scored together
-
-
-@dataclass(frozen=True)
-class Text:
-    """A document to score: the caller's id for it, and its text."""
-
-    doc_id: str
-    text: str
-
-
-@dataclass(frozen=True)
-class DocumentScore:
-    """A document's losses under base and reference model, in nats per token over its own tokens, and its score."""
-
-    doc_id: str
-    n_tokens: int
-    loss_base: float
-    loss_reference: float
-
-    @property
-    def score(self) -> float | None:
-        """`(loss_reference - loss_base) / loss_base`; None where there is no loss to speak of."""
-        return attention_influence_score(self.loss_base, self.loss_reference)
-
-
-def attention_influence_score(loss_base: float, loss_reference: float) -> float | None:
-    """The score of arXiv 2505.07293: the relative rise of the loss; None if `loss_base` is below 1e-4 nats."""
-    return (loss_reference - loss_base) / loss_base if loss_base >= NO_LOSS else None
 
 
 def score_documents(

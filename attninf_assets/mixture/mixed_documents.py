@@ -1,8 +1,10 @@
 """The corpus on its way into the mix: every indexed document with its text, its tokens and whether it is selected."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
@@ -16,6 +18,9 @@ from attninf_assets.store.filesystems import StorageOptions
 from attninf_assets.store.query import connect, rows_digest
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """What it would cost to score everything that has no current score, from what scoring has cost before."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from attninf_assets.store.root import Root
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = [
     "SCORING_HISTORY",

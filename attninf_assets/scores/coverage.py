@@ -1,11 +1,16 @@
 """How much of the corpus has a score by the selector in use."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = [
     "PARTITION_STATES",

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from attninf_assets.corpus.config import FORMATS
 from attninf_assets.corpus.documents import Document, Refusal, Shard, shard_name
 from attninf_assets.corpus.readers import read_shard
-from attninf_assets.influence.scoring import DocumentScore
+from attninf_assets.influence.document_score import DocumentScore
 from attninf_assets.influence.selector import Selector
 from attninf_assets.store.schemas import TABLES
 

@@ -3,11 +3,14 @@
 What is current is kept, what an interrupted run paid for is found again, the rest is scored.
 """
 
+from __future__ import annotations
+
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +20,16 @@ import pyarrow.compute as pc
 
 from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.texts import indexed_documents
-from attninf_assets.influence.engine import Engine
+from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
-from attninf_assets.influence.scoring import DocumentScore, Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
 from attninf_assets.store.filesystems import StorageOptions
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
+
+if TYPE_CHECKING:
+    from attninf_assets.influence.engine import Engine
 
 STAGE_EVERY = 30.0  # seconds of scoring that a killed run may lose, plus one chunk
 _SAME_TEXT = ["doc_id", "text_sha256"]

@@ -3,11 +3,15 @@
 Every function reads views that hold one partition alone.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import duckdb
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from attninf_assets.store.query import count_rows
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Mismatch", "count_unscorable", "count_wrong_losses", "fingerprints", "mismatch"]
 

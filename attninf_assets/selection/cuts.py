@@ -7,18 +7,22 @@ their doc_id's bytes, past what all of them begin with, and so on. Only the few 
 Every pass is one scan for all domains, and reads little where few scores are in question.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby, takewhile
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Cut", "find_cuts"]
 _FIRST_SHIFT = 44  # 256 bins per power of two: some thousand bins for the scores of a domain

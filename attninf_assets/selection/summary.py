@@ -1,10 +1,14 @@
 """What is shown of a selection: scores enough for a picture, and what each domain contributes."""
 
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
 
-import duckdb
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["sampled_scores", "selected_by_domain"]
 

@@ -5,14 +5,18 @@ prefix that reaches the wanted fraction of the documents, or of their tokens. Th
 of the last document selected.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-import duckdb
+from typing import TYPE_CHECKING, Literal
+
 import pyarrow as pa
 
 from attninf_assets.selection.cuts import find_cuts
 from attninf_assets.store.query import rows_digest
 from attninf_assets.store.schemas import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Budget", "find_thresholds", "selected", "selection_digest"]
 

@@ -1,8 +1,13 @@
 """What must hold of a selection, looked up in the tables and not in the code that wrote them."""
 
-from fractions import Fraction
+from __future__ import annotations
 
-import duckdb
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
 
 __all__ = ["domains_not_as_counted", "domains_not_at_their_fraction"]
 

@@ -63,7 +63,7 @@ def filesystem_for(uri: str, storage_options: StorageOptions = NO_OPTIONS) -> tu
     if scheme == "s3":
         return _s3(tuple(sorted(options_now(storage_options).items()))), path
     if scheme == "hf":
-        from huggingface_hub import HfFileSystem  # noqa: PLC0415  slow to import, and seldom needed
+        from huggingface_hub import HfFileSystem
 
         return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(HfFileSystem())), path
     raise ValueError(f"{uri}: scheme {scheme!r} is not supported; give a local path, s3://… or hf://…")

@@ -1,11 +1,20 @@
-"""DuckDB over the tables of a lake, local or on S3."""
+"""DuckDB over the tables of a lake, local or on S3.
+
+`duckdb` is named inside functions only, here and wherever a connection is used. An idle code server has none, and no
+process complains of it at its end: functions that torch registers with its dispatcher are never released and keep the
+names of Python's `typing` past the interpreter, among them everything ever marked `typing.overload`. Dagster's
+decorator `op` is, and through Dagster's modules it keeps the modules of all assets and what these name in turn. Were
+`duckdb` among it, its bindings would report each of its types as leaked.
+"""
+
+from __future__ import annotations
 
 import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.fs as pafs
 from fsspec.implementations.arrow import ArrowFSWrapper
@@ -15,6 +24,9 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.sql import literal
 from attninf_assets.store.tables import Lake
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["connect", "count_rows", "rows_digest"]
 
@@ -64,6 +76,8 @@ def connect(
     empty view. `memory_limit` is in DuckDB's words ("2GB"); what does not fit spills to the temporary
     directory. Close the connection when done.
     """
+    import duckdb
+
     lake = source if isinstance(source, Lake) else Lake(source)
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from attninf_assets.influence.document_score import Text
 from attninf_assets.influence.engine import bounded_window, load_engine
 from attninf_assets.influence.model.head import Head
-from attninf_assets.influence.scoring import Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.tiny_models import CONTEXT, save_tiny_model, tiny_model

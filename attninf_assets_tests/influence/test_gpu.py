@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from attninf_assets.influence.acceleration.peak import measured_peak
+from attninf_assets.influence.document_score import Text
 from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.kernels import (
@@ -25,7 +26,7 @@ from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.runtime.host_copy import Arriving
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.scoring import SCORE_TOLERANCE, Text
+from attninf_assets.influence.scoring import SCORE_TOLERANCE
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support import oracle

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.influence import scoring
+from attninf_assets.influence.document_score import DocumentScore, Text, attention_influence_score
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.streamed_model import StreamedModel
@@ -18,9 +19,6 @@ from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import (
     SCORE_TOLERANCE,
-    DocumentScore,
-    Text,
-    attention_influence_score,
     score_documents,
     tokenized_chunks,
 )

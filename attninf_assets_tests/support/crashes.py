@@ -22,11 +22,11 @@ import torch
 from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.indexing import index_shard
 from attninf_assets.influence import scoring
+from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.engine import Engine
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.scoring import DocumentScore, Text
 from attninf_assets.influence.selector import Selector
 from attninf_assets.scores.staging import StagedScores
 from attninf_assets.scores.update import PartitionScores, update_partition_scores

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from attninf_assets.influence.acceleration.torch_internals import scaled_product
 from attninf_assets.influence.model.pretrained import linear_layers
 
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
@@ -33,8 +34,13 @@ class Float8Linear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x_MK, scale_M1 = self.quantize(x.flatten(0, -2))
-        out_MN = torch._scaled_mm(
-            x_MK, self.weight.T, scale_a=scale_M1, scale_b=self.scale_1N, bias=self.bias, out_dtype=torch.bfloat16
+        out_MN = scaled_product(
+            x_MK,
+            self.weight.T,
+            scale_M1=scale_M1,
+            scale_1N=self.scale_1N,
+            bias_N=self.bias,
+            out_type=torch.bfloat16,
         )
         return out_MN.unflatten(0, x.shape[:-1])
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from attninf_assets.influence.acceleration.float8 import Float8Linear, Quantize, quantized
+from attninf_assets.influence.acceleration.torch_internals import forget_compiled
 
 # What the classes' names end with, in every architecture of transformers.
 _FUSED = ("RMSNorm", "MLP")
@@ -31,7 +32,7 @@ def fuse(model: Any) -> int:
 def unfuse(model: Any) -> None:
     """Run the same modules as they were."""
     for module in _modules(model):
-        module._compiled_call_impl = None
+        forget_compiled(module)
     for module in model.modules():
         if isinstance(module, Float8Linear):
             module.quantize = quantized

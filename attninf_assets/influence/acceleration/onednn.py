@@ -1,8 +1,7 @@
 """Float32 matrix products of the CPU through oneDNN, from weights laid out for it once.
 
 PyTorch hands them to MKL, whose code for processors of other makers is slower: on an AMD EPYC with AVX-512, oneDNN
-multiplies 1.3 to 1.5 times as fast. Both are part of PyTorch for x86; where oneDNN is missing, nothing changes. The
-operators are those that torch.compile calls for frozen weights.
+multiplies 1.3 to 1.5 times as fast. Both are part of PyTorch for x86; where oneDNN is missing, nothing changes.
 """
 
 from collections.abc import Sequence
@@ -10,6 +9,12 @@ from typing import Any
 
 import torch
 
+from attninf_assets.influence.acceleration.torch_internals import (
+    has_onednn_operators,
+    onednn_has_bfloat16,
+    onednn_layout,
+    onednn_linear,
+)
 from attninf_assets.influence.model.loss import Tile, tiles_of
 from attninf_assets.influence.model.pretrained import LinearLayer, decoder_layers, linear_layers
 
@@ -21,12 +26,12 @@ class OneDnnLinear(torch.nn.Module):
 
     def __init__(self, weight_NK: torch.Tensor, bias_N: torch.Tensor | None = None) -> None:
         super().__init__()
-        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight_NK.detach().contiguous(), _ROWS)
+        laid_out = onednn_layout(weight_NK.detach().contiguous(), rows=_ROWS)
         self.weight = torch.nn.Parameter(laid_out, requires_grad=False)
         self.bias = None if bias_N is None else torch.nn.Parameter(bias_N.detach(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return onednn_linear(x, self.weight, self.bias)
 
 
 class OneDnnTile(OneDnnLinear):
@@ -38,13 +43,12 @@ class OneDnnTile(OneDnnLinear):
 
 def has_onednn(device: torch.device) -> bool:
     """Whether this installation of PyTorch can compute products on the device with oneDNN."""
-    built = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return device.type == "cpu" and built
+    return device.type == "cpu" and has_onednn_operators()
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether oneDNN computes 16-bit products on the device; without it they are slow on a CPU."""
-    return has_onednn(device) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return has_onednn(device) and onednn_has_bfloat16()
 
 
 def to_onednn(model: Any) -> Sequence[LinearLayer]:

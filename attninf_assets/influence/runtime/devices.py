@@ -1,40 +1,18 @@
-"""One device, one process: a lock per device, so that runs on one machine never share one.
+"""The devices of this machine: how many there are, which one this process has, and what it is.
 
-A pool limits how many runs work at once, not where. The lock is the operating system's: it is gone with its process,
-however that ends. `python -m attninf_assets.influence.runtime.devices` prints how many devices there are, for the
-pool's limit.
+`python -m attninf_assets.influence.runtime.devices` prints how many there are, for the pool's limit.
 """
 
-import fcntl
 import os
 import platform
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 
 import torch
 
+from attninf_assets.influence.runtime.device_locks import HeldDevice, hold_device
+
 LOCKS = Path(tempfile.gettempdir()) / "attninf_assets_devices"
-_PATIENCE = 60.0  # seconds
-
-
-class DevicesBusyError(RuntimeError):
-    """Every device is held by another process."""
-
-
-@dataclass(frozen=True)
-class HeldDevice:
-    """A device that this process alone may use, as long as it lives or until `release`."""
-
-    name: str  # as CUDA_VISIBLE_DEVICES has it
-    lock: TextIOWrapper
-
-    def release(self) -> None:
-        """Release the device for other processes."""
-        self.lock.close()
 
 
 def cuda_devices() -> list[str]:
@@ -43,39 +21,6 @@ def cuda_devices() -> list[str]:
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() and name.strip() != "-1"]
     return [str(index) for index in range(torch.cuda.device_count())]
-
-
-def hold_device(devices: Sequence[str], *, locks: Path, patience: float = _PATIENCE) -> HeldDevice:
-    """Lock the first free device; the lock's file says who holds it.
-
-    Raises `DevicesBusyError` if none was free for `patience` seconds.
-    """
-    locks.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience
-    while True:
-        for name in devices:
-            if (held := _try_to_hold(name, locks)) is not None:
-                return held
-        if time.monotonic() >= deadline:
-            raise DevicesBusyError(
-                f"all {len(devices)} devices are in use ({', '.join(devices)}; locks in {locks}): "
-                "is the pool's limit above the number of devices?"
-            )
-        time.sleep(0.05)
-
-
-def _try_to_hold(name: str, locks: Path) -> HeldDevice | None:
-    lock = (locks / f"{name.replace('/', '_')}.lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return HeldDevice(name, lock)
 
 
 _claimed: list[HeldDevice] = []

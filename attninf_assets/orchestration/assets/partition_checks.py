@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import duckdb
 
 from attninf_assets.corpus.verification import refusal_reasons, repeated_ids
 from attninf_assets.orchestration.connections.resources import LakeResource
@@ -13,6 +13,9 @@ from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
 from attninf_assets.scores.verification import count_unscorable, count_wrong_losses, fingerprints, mismatch
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect, count_rows
+
+if TYPE_CHECKING:
+    import duckdb
 
 RAW_CORPUS, SCORES = dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")
 
@@ -23,7 +26,7 @@ _WARN = dg.AssetCheckSeverity.WARN
 
 
 @contextmanager
-def _partition(key: str, lake: LakeResource, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def _partition(key: str, lake: LakeResource, *tables: str) -> "Iterator[duckdb.DuckDBPyConnection]":
     """A connection whose views hold the partition alone."""
     domain, shard = key.split(".")
     with connect(lake.tables(), *tables, where={"domain": domain, "shard": shard}) as connection:

@@ -1,14 +1,13 @@
 """Attention influence scores, shard by shard."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
 from attninf_assets.corpus.stored_index import indexed_from
-from attninf_assets.influence.engine import Engine, load_engine
-from attninf_assets.influence.runtime.devices import choose_device, claim_device
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.partition_checks import SCORE_CHECKS
@@ -25,6 +24,9 @@ from attninf_assets.scores.ranking import highest_and_lowest
 from attninf_assets.scores.update import PartitionScores, content_digest, update_partition_scores
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
+
+if TYPE_CHECKING:
+    from attninf_assets.influence.engine import Engine
 
 
 @dg.asset(
@@ -72,7 +74,10 @@ def attention_influence_scores(
     yield from each_partition(context, score, lake=lake, checks=SCORE_CHECKS)
 
 
-def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> Engine:
+def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "Engine":
+    from attninf_assets.influence.engine import load_engine
+    from attninf_assets.influence.runtime.devices import choose_device, claim_device
+
     root = lake.storage_root()
     with every_partition_concerned():
         cost.require_approval(root, selector.fingerprint)

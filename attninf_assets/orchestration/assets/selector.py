@@ -8,9 +8,7 @@ from pydantic import Field
 
 from attninf_assets.corpus.sentences import sample_sentences
 from attninf_assets.influence.detection import DETECTION_VERSION
-from attninf_assets.influence.model.pretrained import choose_numeric_class
 from attninf_assets.influence.probes import probes_digest
-from attninf_assets.influence.runtime.devices import choose_device, claim_device
 from attninf_assets.influence.selector import MAX_TOKENS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
 from attninf_assets.orchestration.display.catalog import (
@@ -23,7 +21,6 @@ from attninf_assets.orchestration.display.catalog import (
 from attninf_assets.orchestration.display.metadata import detection_metadata, quantiles, reporter
 from attninf_assets.orchestration.runs.partitions import GPU_POOL
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import (
     head_scores_table,
@@ -51,6 +48,8 @@ def selector_model(
     """The small pretrained LM that scores, pinned under `selectors/<model_digest>/` as a plain Hugging Face directory.
 
     Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is run."""
+    from attninf_assets.selector.building import pin_selector_model
+
     root = lake.storage_root()
     pinned = pin_selector_model(root, selector.resolved())
     context.log.info(f"{pinned.source} is pinned as {root.uri}/{pinned.directory}")
@@ -101,6 +100,8 @@ def retrieval_probes(
     """Synthetic 3-shot key-passage retrieval prompts, whose values are sentences from the corpus's own files.
 
     Sampled when materialized and then left standing: new shards never change the selector."""
+    from attninf_assets.selector.building import probes_for_model
+
     tables = lake.tables()
     directory = local_directory(tables.root, pinned_model(tables.root).directory, cache=lake.model_cache())
     sources = corpus.open()
@@ -165,6 +166,10 @@ def retrieval_heads(
 
     Masking them makes the reference model. `tables/head_scores` has every head's score. The data version is the
     selector's fingerprint, the only thing that decides whether a score is current."""
+    from attninf_assets.influence.model.pretrained import choose_numeric_class
+    from attninf_assets.influence.runtime.devices import choose_device, claim_device
+    from attninf_assets.selector.building import HeadSettings, build_selector
+
     tables = lake.tables()
     model = pinned_model(tables.root)
     claim_device()

@@ -1,15 +1,20 @@
 """The pictures in asset metadata: small PNGs inside Markdown, drawn without any global plotting state."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from attninf_assets.influence.model.head import Head
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
 _PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c", "#5b5f66", "#a8b13b", "#3fa7b5"]
@@ -18,7 +23,7 @@ _PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c
 def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.MarkdownMetadataValue:
     """Retrieval score of every head, layers across and heads down; the retrieval heads are framed."""
     n_layers, n_heads = scores_LH.shape
-    figure = Figure(figsize=(max(5.0, 0.26 * n_layers + 1.2), max(2.2, 0.26 * n_heads + 1.1)), layout="constrained")
+    figure = _figure(max(5.0, 0.26 * n_layers + 1.2), max(2.2, 0.26 * n_heads + 1.1))
     axes = figure.subplots()
     image = axes.imshow(scores_LH.T, cmap="Blues", vmin=0, vmax=max(float(scores_LH.max()), 1e-9), aspect="equal")
     retrieval = np.array([[head.layer, head.index] for head in retrieval_heads])
@@ -35,7 +40,7 @@ def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.
 
 def answer_loss_bars(losses: Mapping[str, float]) -> dg.MarkdownMetadataValue:
     """Answer loss on the probes: base model, reference model, random sets."""
-    figure = Figure(figsize=(5.5, 0.32 * len(losses) + 0.9), layout="constrained")
+    figure = _figure(5.5, 0.32 * len(losses) + 0.9)
     axes = figure.subplots()
     names = list(losses)
     colours = [_ORANGE if name == "retrieval heads masked" else _GREY for name in names]
@@ -46,7 +51,7 @@ def answer_loss_bars(losses: Mapping[str, float]) -> dg.MarkdownMetadataValue:
 
 def score_histogram(scores: np.ndarray) -> dg.MarkdownMetadataValue:
     """Distribution of attention influence scores; the 1 % tails are gathered at the edges."""
-    figure = Figure(figsize=(5.5, 2.6), layout="constrained")
+    figure = _figure(5.5, 2.6)
     _histogram(figure.subplots(), scores)
     return _markdown(figure, "histogram of attention influence scores")
 
@@ -55,7 +60,7 @@ def score_distributions(
     scores_by_domain: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
 ) -> dg.MarkdownMetadataValue:
     """One histogram per domain with its score threshold; selected is what lies right of the line."""
-    figure = Figure(figsize=(6.0, 1.7 * len(scores_by_domain)), layout="constrained")
+    figure = _figure(6.0, 1.7 * len(scores_by_domain))
     for axes, (domain, scores) in zip(
         figure.subplots(len(scores_by_domain), squeeze=False)[:, 0], sorted(scores_by_domain.items()), strict=True
     ):
@@ -68,7 +73,7 @@ def score_distributions(
 def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
     """Shards of each domain by state, as stacked bars."""
     colours = [_BLUE, _ORANGE, _GREY, "#b03a3a", "#d8dce2", "#5b5f66"]
-    figure = Figure(figsize=(6.0, 0.4 * len(shards) + 1.2), layout="constrained")
+    figure = _figure(6.0, 0.4 * len(shards) + 1.2)
     axes = figure.subplots()
     domains = sorted(shards, reverse=True)
     left = np.zeros(len(domains))
@@ -91,7 +96,7 @@ def throughput_and_cost(
     A dot is one shard's update: its tokens a second, coloured by domain, with the rate of all together as a line.
     Below, the sum of money, or of device-hours where these have no price.
     """
-    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    figure = _figure(6.5, 4.4)
     above, below = figure.subplots(2, 1, sharex=True)
     order = np.arange(1, len(domains) + 1)
     for number, domain in enumerate(sorted(set(domains))):
@@ -109,6 +114,13 @@ def throughput_and_cost(
     below.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
     return _markdown(figure, "throughput and cost of every scored shard")
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _histogram(axes: Axes, scores: np.ndarray) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._core.launcher.base import LaunchRunContext
+
+from attninf_assets.orchestration.runs.dagster_internals import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 
 
 def _lock_of(instance: dg.DagsterInstance, run_id: str) -> Path:

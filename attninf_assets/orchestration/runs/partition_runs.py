@@ -5,23 +5,22 @@ So such an asset emits each partition's materialization itself, as soon as the p
 tags that Dagster gives a run of that partition alone, and then a result that makes no materializations.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
 import dagster as dg
-from dagster._core.definitions import data_version as tags
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.runs import dagster_internals as internals
 from attninf_assets.orchestration.runs.partitions import corpus_shards
 
 PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
 # The mark by which Dagster knows assets that have emitted their events already: it writes none for this result.
 _NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
-    metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+    metadata={internals.SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 )
 
 
@@ -44,7 +43,7 @@ class PartitionCheck:
             severity=result.severity,
             metadata=result.metadata,
             partition=key,
-            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
                 storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
             )
             if made
@@ -54,12 +53,6 @@ class PartitionCheck:
     def definition(self) -> dg.AssetChecksDefinition:
         """The check over all partitions of a run."""
 
-        @dg.asset_check(  # type: ignore[arg-type]  # a stream of events is as welcome as a result
-            asset=self.asset,
-            name=self.judge.__name__,
-            description=self.judge.__doc__,
-            partitions_def=corpus_shards,
-        )
         def evaluated(
             context: dg.AssetCheckExecutionContext, lake: LakeResource
         ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
@@ -67,7 +60,15 @@ class PartitionCheck:
                 yield self.evaluation(context.instance, key, lake)
             yield dg.Output(None)
 
-        return evaluated
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitioned checks: our tests say how they behave
+            check = dg.asset_check(
+                asset=self.asset,
+                name=self.judge.__name__,
+                description=self.judge.__doc__,
+                partitions_def=corpus_shards,
+            )
+            return check(evaluated)  # type: ignore[arg-type]  # a stream of events is as welcome as a result
 
 
 class HopelessError(Exception):
@@ -157,7 +158,10 @@ def _materialization(
     asset: dg.AssetKey, key: str, result: dg.MaterializeResult, provenance: dict[str, str]
 ) -> dg.AssetMaterialization:
     assert result.data_version is not None, "the versions of partitions are their own"
-    versions = {tags.DATA_VERSION_TAG: result.data_version.value, tags.DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    versions = {
+        internals.DATA_VERSION_TAG: result.data_version.value,
+        internals.DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+    }
     return dg.AssetMaterialization(asset, partition=key, metadata=result.metadata, tags={**provenance, **versions})
 
 
@@ -168,18 +172,18 @@ def _provenance(context: dg.AssetExecutionContext, key: str) -> dict[str, str]:
     read: what lands in between makes the partition stale, not current.
     """
     spec = context.assets_def.get_asset_spec(context.asset_key)
-    found = {tags.CODE_VERSION_TAG: spec.code_version or context.run.run_id}
+    found = {internals.CODE_VERSION_TAG: spec.code_version or context.run.run_id}
     for dependency in spec.deps:
         record = _latest(context.instance, dependency.asset_key, key)
         partitioned = record is not None
         record = record or _latest(context.instance, dependency.asset_key, None)
-        version = record and tags.extract_data_version_from_entry(record.event_log_entry)
-        value = (version or tags.DEFAULT_DATA_VERSION).value
-        found[tags.get_input_data_version_tag(dependency.asset_key)] = (
+        version = record and internals.extract_data_version_from_entry(record.event_log_entry)
+        value = (version or internals.DEFAULT_DATA_VERSION).value
+        found[internals.get_input_data_version_tag(dependency.asset_key)] = (
             sha256(value.encode()).hexdigest() if partitioned else value
         )
-        pointer = tags.NULL_EVENT_POINTER if record is None else str(record.storage_id)
-        found[tags.get_input_event_pointer_tag(dependency.asset_key)] = pointer
+        pointer = internals.NULL_EVENT_POINTER if record is None else str(record.storage_id)
+        found[internals.get_input_event_pointer_tag(dependency.asset_key)] = pointer
     return found
 
 

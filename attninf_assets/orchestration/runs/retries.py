@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from deltalake.exceptions import CommitFailedError
 
-from attninf_assets.influence.runtime.devices import DevicesBusyError
+from attninf_assets.influence.runtime.device_locks import DevicesBusyError
 
 MAX_RETRIES = 3
 FIRST_PAUSE = 10  # seconds; doubled for each further retry

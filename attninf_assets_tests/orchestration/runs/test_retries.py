@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from deltalake.exceptions import CommitFailedError
 
-from attninf_assets.influence.runtime.devices import DevicesBusyError
+from attninf_assets.influence.runtime.device_locks import DevicesBusyError
 from attninf_assets.orchestration.runs import retries
 from attninf_assets.orchestration.runs.retries import is_transient, transient_faults_retried
 from attninf_assets.store.root import Root

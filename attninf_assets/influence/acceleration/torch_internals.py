@@ -1,0 +1,50 @@
+"""What is used of torch beyond its public interface, gathered on one page; checked against 2.13.0.
+
+A minor version may rename or change any of it: the dependency ends below the next one, and a test compares the
+behaviour relied on, and the version, with what is written here. oneDNN's operators are those that torch.compile calls
+for frozen weights; a build of torch without them has none of the three. Shapes: M tokens, K inputs, N outputs.
+"""
+
+from typing import Any
+
+import torch
+
+CHECKED_AGAINST = "2.13.0"
+
+
+def has_onednn_operators() -> bool:
+    """Whether this build of torch has oneDNN's operators on weights that are laid out for them."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def onednn_layout(weight_NK: torch.Tensor, *, rows: int) -> torch.Tensor:
+    """Float32 weights laid out for products with about `rows` rows; only `onednn_linear` can read them."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight_NK, rows)
+
+
+def onednn_linear(x: torch.Tensor, laid_out: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
+    """x [..., K] -> x W^T + b [..., N], in float32, by `onednn_layout` of W."""
+    return torch.ops.mkldnn._linear_pointwise(x, laid_out, bias_N, "none", [], "")
+
+
+def onednn_has_bfloat16() -> bool:
+    """Whether oneDNN multiplies 16-bit numbers on this processor."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def scaled_product(
+    a_MK: torch.Tensor,
+    b_KN: torch.Tensor,
+    *,
+    scale_M1: torch.Tensor,
+    scale_1N: torch.Tensor,
+    bias_N: torch.Tensor | None,
+    out_type: torch.dtype,
+) -> torch.Tensor:
+    """(scale_M1 a) (scale_1N b) + bias [M, N] of float8 matrices, `b` column by column in memory, in `out_type`."""
+    return torch._scaled_mm(a_MK, b_KN, scale_a=scale_M1, scale_b=scale_1N, bias=bias_N, out_dtype=out_type)
+
+
+def forget_compiled(module: Any) -> None:
+    """Undo `module.compile()`: from now on the module is called as it was written."""
+    module._compiled_call_impl = None

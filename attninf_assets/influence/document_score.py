@@ -1,0 +1,33 @@
+"""A document to score, and what came of it: plain data, for those who need no model."""
+
+from dataclasses import dataclass
+
+NO_LOSS = 1e-4  # nats: below it a relative rise says nothing, and the score is null
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document to score: the caller's id for it, and its text."""
+
+    doc_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """Losses in nats per token over the document's own tokens, and the score they make."""
+
+    doc_id: str
+    n_tokens: int
+    loss_base: float
+    loss_reference: float
+
+    @property
+    def score(self) -> float | None:
+        """`(loss_reference - loss_base) / loss_base`; None where there is no loss to speak of."""
+        return attention_influence_score(self.loss_base, self.loss_reference)
+
+
+def attention_influence_score(loss_base: float, loss_reference: float) -> float | None:
+    """The score of arXiv 2505.07293: the relative rise of the loss; None if `loss_base` is below 1e-4 nats."""
+    return (loss_reference - loss_base) / loss_base if loss_base >= NO_LOSS else None
