@@ -91,7 +91,7 @@ def test_the_lineage_begins_with_the_places_that_the_settings_name(monkeypatch: 
     specs = {spec.key.to_user_string(): spec for spec in definitions().resolve_all_asset_specs()}
     source = specs["pretrained_model"].metadata["source"]
     assert source == "org/name@0123456789abcdef0123456789abcdef01234567"
-    assert specs["source_files"].metadata["corpus_file"] == "sample"
+    assert specs["source_files"].metadata["corpus_file"] == "the sample, in .sample/corpus"
 
 
 def test_code_versions_stand_for_what_decides_the_rows_and_reports_have_none(specs: dict[str, dg.AssetSpec]) -> None:
