@@ -28,7 +28,7 @@ CORPUS_COLUMNS = {
     "doc_id": "identifier, unique within the domain",
     "domain": "kind of source",
     "text": "the whole text, as it landed",
-    "source": "why the row is here: corpus, as every document, or selected, once more",
+    "source": "corpus: a copy that every document has; selected: a further copy of a selected document",
 }
 # Without the meanings: Parquet writers store field metadata, and the same mix is the same bytes.
 CORPUS_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in CORPUS_COLUMNS])

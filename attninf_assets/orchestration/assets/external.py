@@ -5,7 +5,7 @@ External assets are never materialized, so no automation condition may wait for 
 
 import dagster as dg
 
-from attninf_assets.orchestration.connections.resources import CorpusResource, SelectorResource
+from attninf_assets.orchestration.connections.resources import SAMPLE, CorpusResource, SelectorResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
 
 
@@ -20,7 +20,7 @@ def source_files(corpus: dg.ConfigurableResource) -> dg.AssetSpec:
         description="The documents where they landed: Parquet and JSONL files, matched by the corpus file's globs.\n\n"
         "One file is one shard. They are read in place and never written; text is copied only into the training "
         "corpus. The sensor `new_shards` watches them.",
-        metadata={"corpus_file": corpus.file, "setting": "ATTNINF_CORPUS"},
+        metadata={"corpus_file": _named(corpus.file, f"{corpus.sample_dir}/corpus"), "setting": "ATTNINF_CORPUS"},
     )
 
 
@@ -35,8 +35,12 @@ def pretrained_model(selector: dg.ConfigurableResource) -> dg.AssetSpec:
         description="The small pretrained LM that is to score, where it comes from: a Hugging Face directory, a GGUF "
         "file, or a revision on the hub.\n\nNothing that happens to it changes a score: materialize `selector_model` "
         "to pin what is there now.",
-        metadata={"source": selector.source, "setting": "ATTNINF_SELECTOR"},
+        metadata={"source": _named(selector.source, f"{selector.sample_dir}/model"), "setting": "ATTNINF_SELECTOR"},
     )
+
+
+def _named(source: str, sample: str) -> str:
+    return f"the sample, in {sample}" if source == SAMPLE else source
 
 
 quarantine = dg.AssetSpec(

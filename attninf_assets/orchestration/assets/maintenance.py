@@ -23,7 +23,7 @@ class MaintenanceConfig(dg.Config):
 
 
 # Weeks, where the schedule says nights: any run counts, one by hand too, and with the schedule off nobody is late the
-# next morning. A lake that was never maintained has no mark at all.
+# next morning. A lake that was never maintained is of unknown freshness, which is no failure.
 _FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=30))
 
 

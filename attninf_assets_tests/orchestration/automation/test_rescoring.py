@@ -183,6 +183,16 @@ def test_selection_waits_until_every_shard_is_scored_by_the_new_selector(story: 
     assert story.tick() == FOLLOW
 
 
+def test_a_new_code_version_requests_nothing(story: Story) -> None:
+    """It marks as stale, in the UI; what is to be made again is said by data versions and by people."""
+    story.settled()
+    story.definitions = story.definitions.map_asset_specs(
+        func=lambda spec: spec.replace_attributes(code_version=f"after {spec.code_version}")
+    )
+    assert story.definitions.resolve_asset_graph().get(dg.AssetKey(SCORES)).code_version == "after 1"
+    assert [story.tick(), story.tick()] == [{}, {}]
+
+
 @pytest.mark.parametrize("ticks_meanwhile", [False, True])
 def test_after_a_rescoring_thresholds_selection_and_mix_are_requested_once(story: Story, ticks_meanwhile: bool) -> None:
     """They are made in one run: its thresholds are new to the selection only if it did not read them."""
