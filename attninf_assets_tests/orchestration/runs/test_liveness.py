@@ -26,7 +26,7 @@ from attninf_assets.orchestration.runs.liveness import (
 HOLD = """
 import sys
 from pathlib import Path
-from attninf_assets.liveness import held_while_running
+from attninf_assets.orchestration.runs.liveness import held_while_running
 with held_while_running(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
