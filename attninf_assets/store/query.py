@@ -1,10 +1,10 @@
 """DuckDB over the tables of a lake, local or on S3.
 
-`duckdb` is named inside functions only, here and wherever a connection is used. An idle code server has none, and no
-process complains of it at its end: functions that torch registers with its dispatcher are never released and keep the
-names of Python's `typing` past the interpreter, among them everything ever marked `typing.overload`. Dagster's
-decorator `op` is, and through Dagster's modules it keeps the modules of all assets and what these name in turn. Were
-`duckdb` among it, its bindings would report each of its types as leaked.
+`duckdb` is imported where a connection is made, and elsewhere named in annotations that nothing evaluates. So an idle
+code server has none, and a process that used it ends in peace. Functions that torch registers with its dispatcher are
+never released. They keep Python's registry of `typing.overload` past the interpreter's end; Dagster's decorators are in
+it and lead to functions of ours, and an annotation of one that held `DuckDBPyConnection` itself would keep DuckDB's
+types as well, which its bindings report as leaked, line by line.
 """
 
 from __future__ import annotations
