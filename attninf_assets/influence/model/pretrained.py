@@ -1,6 +1,6 @@
-"""Pretrained models on disk: pinning one as a Hugging Face directory, digesting it, loading it.
+"""Pinned models and tokenizers loaded from disk, and what a loaded one consists of.
 
-Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is ever run.
+Weights come from safetensors, never from pickles, and no code that travels with a model is ever run.
 """
 
 from dataclasses import dataclass
