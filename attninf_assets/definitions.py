@@ -1,4 +1,4 @@
-"""Everything there is, by name."""
+"""The entry point of Dagster, which lists every asset, check, job, schedule, sensor and resource by name."""
 
 import dagster as dg
 
@@ -22,7 +22,7 @@ from attninf_assets.orchestration.runs.liveness import living_in_process_executo
 
 @dg.definitions
 def definitions() -> dg.Definitions:
-    """The project: assets in the order of the method, checks, jobs, sensors, resources."""
+    """Everything that Dagster loads of this project; assets stand in the order of the method."""
     settings = read_settings()
     resources = resources_from(settings)
     several = dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.partitions_per_run)

@@ -1,6 +1,6 @@
-"""`make demo`: every asset once, through Dagster, then what came of it.
+"""The program behind `make demo`: materializes every asset once through Dagster, then prints a summary.
 
-On the sample corpus with the sample selector, unless the settings name others. Run again, it scores nothing.
+It runs on the sample corpus with the sample selector, unless the settings name others. Run again, it scores nothing.
 """
 
 import logging
@@ -37,7 +37,7 @@ class _Story(logging.Formatter):
 
 
 def main() -> None:
-    """Materialize everything, print the summary. Raises what a failing asset raised."""
+    """Materialize every asset and print the summary. Raises what a failing asset raised."""
     started = time.monotonic()
     project = definitions()
     resources = project.resources or {}

@@ -1,1 +1,1 @@
-"""Text in: where documents lie, how they are read, and which of them must be refused."""
+"""Reading the corpus: shards and their files, rows made into documents or refused, the index of both."""

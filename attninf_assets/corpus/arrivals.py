@@ -1,7 +1,7 @@
-"""What landed in the source folders since a look before: new files, replaced files, files still being written.
+"""Comparison of the source files with what was seen before: files that are new, replaced, gone or still being written.
 
-What was seen is remembered in a size that does not grow with the corpus: one checksum for each of 256 groups of
-shards. Where a group's checksum differs, its shards are compared one by one with what was indexed.
+What was seen is remembered in a size that does not grow with the corpus: one checksum for each of 256 groups of shards.
+Where a group's checksum differs, its shards are compared one by one with what was indexed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _WATCHED_AT_ONCE = 500  # young files remembered from one look to the next
 
 @dataclass(frozen=True)
 class Memory:
-    """What one look passes to the next."""
+    """What is kept from one comparison to the next: checksums of versions, and files that may still be written."""
 
     checksums: tuple[int, ...] = (0,) * _GROUPS  # over the versions dealt with, a 64-bit number per group
     young: Mapping[str, str] = field(default_factory=dict)  # versions of files that may still be written, by key
@@ -29,7 +29,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What one look found to do."""
+    """The result of a comparison: shards to index, shards whose file is gone, and the memory for the next one."""
 
     new: list[LandedShard]
     replaced: list[LandedShard]
@@ -48,7 +48,7 @@ def arrivals(
     at_most: int,
     now: float | None = None,
 ) -> Arrivals:
-    """Compare what is listed with the shards that are known, for at most `at_most` new and replaced files.
+    """Compare the listed shards with the known ones; at most `at_most` new and replaced files are returned.
 
     A file is left alone until it was not modified for `SETTLED_AFTER` seconds or is the same as at the look before;
     objects on S3 appear whole. `indexed_version` gives the version of a known shard's file that was indexed last, None

@@ -1,4 +1,4 @@
-"""Which shards a corpus has: the files that the globs of the corpus file match now."""
+"""The shards that a corpus has: the files that the globs of the corpus file match at this moment."""
 
 import difflib
 import re
@@ -23,7 +23,10 @@ _MAY_BE_A_SLUG = re.compile(r".+-[0-9a-f]{8}")
 
 
 class Corpus:
-    """The shards of a valid corpus file, for as long as a run: its listings are remembered to find single shards."""
+    """The shards of a valid corpus file.
+
+    It is meant to live as long as a run: listings are remembered to find single shards.
+    """
 
     def __init__(self, config: CorpusConfig, *, storage_options: StorageOptions = NO_OPTIONS) -> None:
         self.config = config
@@ -31,14 +34,14 @@ class Corpus:
         self._paths: dict[str, dict[str, str]] = {}  # of a domain as listed last: paths below its root, by shard name
 
     def shards(self) -> list[Shard]:
-        """Every source file of every domain, sorted by key; a domain whose glob matches nothing contributes none.
+        """A shard for every source file of every domain, sorted by key; none for a domain whose glob matches nothing.
 
         Lists anew. Raises ValueError if two files of a domain would have one name.
         """
         return [landed.shard for landed in self.landed_shards()]
 
     def landed_shards(self) -> list[LandedShard]:
-        """`shards`, each with its file's size and time as listed now."""
+        """The same shards as `shards`, each with its file's size and time as listed now."""
         landed = [shard for domain in self.config.domains for shard in self._listed(domain).values()]
         return sorted(landed, key=lambda landed: landed.shard.key)
 

@@ -1,4 +1,4 @@
-"""A shard and its name, a document, and a document that had to be refused."""
+"""Shards and their names, documents, and refused rows, as plain data."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ LONGEST_NAME = 200  # a name becomes a folder of the Delta tables, and a folder'
 
 @dataclass(frozen=True)
 class Shard:
-    """One source file of a domain, and how to read it: the unit of work."""
+    """A source file of a domain, and how to read it: the unit of work."""
 
     domain: str
     name: str
@@ -28,7 +28,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class LandedShard:
-    """A shard and its file's size and time, as listed."""
+    """A shard with the size and modification time of its file, as listed."""
 
     shard: Shard
     n_bytes: int
@@ -36,13 +36,13 @@ class LandedShard:
 
     @property
     def version(self) -> str:
-        """Changes when the file is replaced by one of another size or time."""
+        """A string that changes when the file is replaced by one of another size or time."""
         return f"{self.n_bytes}-{self.modified_ns}"
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document as it landed. `doc_id` is unique within its domain."""
+    """A document with its text and where it came from. `doc_id` is unique within its domain."""
 
     doc_id: str
     domain: str
@@ -64,7 +64,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that cannot be a document, and why."""
+    """A row that cannot be a document, and the reason."""
 
     domain: str
     shard: str
@@ -74,7 +74,7 @@ class Refusal:
 
 
 def shard_name(path: str, *, format: str) -> str:
-    """A shard's name from its file's path below the glob's fixed prefix; never depends on other files.
+    """The name of a shard, made from its file's path below the glob's fixed prefix; never depends on other files.
 
     The path without the format's extension if that is a name already, else a slug of it and 8 hex digits of the path's
     sha256, so that two paths with one slug keep two names.

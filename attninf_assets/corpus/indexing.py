@@ -1,4 +1,4 @@
-"""Index a shard: which documents it holds, which rows it refuses, and a digest that changes when either does."""
+"""The index of a shard: its documents, the rows it refuses, and a digest that changes when either does."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ _PREVIEW_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class IndexedShard:
-    """A shard's rows, each in exactly one of the two tables, in source order."""
+    """A shard's index: each row is in exactly one of the tables `documents` and `quarantine`, in source order."""
 
     shard: Shard
     documents: pa.Table
@@ -48,7 +48,7 @@ def index_shard(
     storage_options: StorageOptions = NO_OPTIONS,
     known_elsewhere: KnownElsewhere | None = None,
 ) -> IndexedShard:
-    """Read the shard once and index it; texts are read, hashed and let go.
+    """The index of the shard, made in one reading; texts are read, hashed and let go.
 
     `known_elsewhere` is given the shard's doc_ids and returns those that live in another shard of the domain already;
     they are refused as duplicates. It is called once, and not at all for a shard without documents.

@@ -26,7 +26,7 @@ def sample_sentences(
     shards_per_domain: int = 16,
     documents_per_shard: int = 64,
 ) -> list[str]:
-    """At most `n` distinct sentences, spread evenly over domains, and inside a domain over its shards.
+    """At most `n` distinct sentences of the corpus, spread evenly over domains, and inside a domain over its shards.
 
     Reads the first `documents_per_shard` documents of `shards_per_domain` shards of every domain, drawn by `seed`. The
     answer depends on the files and the arguments alone, not on the order in which the shards are listed.

@@ -1,4 +1,7 @@
-"""A shard's index in the tables, its doc_ids unique in the domain though other shards are indexed at the same time."""
+"""The index of a shard in the tables, kept free of doc_ids that another shard of the domain holds.
+
+Other shards may be indexed at the same time, by other processes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +23,8 @@ class StoredIndex:
     """A shard's index as it stands in the tables `documents` and `quarantine`."""
 
     indexed: IndexedShard
-    version: int | None  # of `documents`
-    changed: bool  # whether that version was written for it
+    version: int | None  # of the table `documents`
+    changed: bool  # whether that version was written to store this index
 
 
 def index_and_store(lake: Lake, shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) -> StoredIndex:
@@ -49,7 +52,7 @@ def index_and_store(lake: Lake, shard: Shard, *, storage_options: StorageOptions
 
 
 def indexed_from(lake: Lake, key: str) -> str | None:
-    """The file that the shard with this key was indexed from last; None where it is not indexed, or was empty."""
+    """The URI of the file that the shard was indexed from last; None where it is not indexed, or was empty."""
     domain, _, name = key.partition(".")
     for table in ("documents", "quarantine"):
         for batch in lake.batches(table, columns=["source_uri"], where={"domain": domain, "shard": name}):

@@ -1,1 +1,1 @@
-"""The method: probes, retrieval heads, masking, losses and scores. Only torch, transformers and numpy."""
+"""The method AttentionInfluence: probes, retrieval heads, losses, scores. Only torch, transformers and numpy."""

@@ -1,4 +1,4 @@
-"""Which answer tokens a head copies from context, counted during a forward pass.
+"""Counting of the answer tokens that each head copies from context, during a forward pass.
 
 Definition of Wu et al. (arXiv 2404.15574): the query row is the one *before* an answer token, and the attended position
 points at that token itself inside the queried value's span. Shapes: P probes, S streams, H query heads, K key/value
@@ -50,7 +50,7 @@ class AnswerInContext:
     first: int  # the position that predicts the first answer token
     end: int  # just behind the position that predicts the last
     copies_NL: torch.Tensor  # bool: the position lies inside the queried value's span and holds this answer token
-    distance_NL: torch.Tensor  # from the predicting position back to the position
+    distance_NL: torch.Tensor  # positions from the predicting one back to this one
 
     @classmethod
     def of(cls, probe: Probe, ids_T: torch.Tensor) -> "AnswerInContext":
@@ -61,7 +61,11 @@ class AnswerInContext:
         return cls(first, end, copies_NL, positions_L[first:end, None] - positions_L[None])
 
     def copied_H(self, logits_HNL: torch.Tensor, window: int | None) -> torch.Tensor:
-        """How many answer tokens stand where each head attends most."""
+        """The number of answer tokens that each head copies: those that stand where it attends most, [H].
+
+        `logits_HNL` are the attention logits; a `window` is the number of positions that attention reaches back, own
+        included.
+        """
         hidden_NL = self.distance_NL < 0 if window is None else (self.distance_NL < 0) | (self.distance_NL >= window)
         attended_HN1 = logits_HNL.masked_fill(hidden_NL, -torch.inf).argmax(dim=-1, keepdim=True)
         copies_HNL = self.copies_NL.expand(len(logits_HNL), -1, -1)

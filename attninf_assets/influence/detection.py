@@ -14,7 +14,7 @@ MIN_EFFECT = 0.1  # nats on the answer's tokens; less is no effect worth a scori
 
 @dataclass(frozen=True)
 class AnswerLoss:
-    """How well a model, masked or not, predicts the probes' answers."""
+    """The mean loss and token accuracy of a model, masked or not, on the probes' answers."""
 
     loss: float  # mean cross-entropy in nats over answer tokens
     token_accuracy: float
@@ -42,6 +42,7 @@ class HeadEvidence:
 
     @property
     def heads_matter(self) -> bool:
+        """Whether masking the retrieval heads hurts enough, by itself and compared with the random sets."""
         return self.effect >= MIN_EFFECT and self.effect >= MIN_RATIO * max(self.random_effect, 0.0)
 
 

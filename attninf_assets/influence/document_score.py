@@ -1,4 +1,4 @@
-"""A document to score, and what came of it: plain data, for those who need no model."""
+"""A document to score and its score, as plain data that needs no model to be read."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ NO_LOSS = 1e-4  # nats: below it a relative rise says nothing, and the score is 
 
 @dataclass(frozen=True)
 class Text:
-    """A document to score: the caller's id for it, and its text."""
+    """A document to score: an id of the caller's choice, and the text."""
 
     doc_id: str
     text: str
@@ -15,7 +15,7 @@ class Text:
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """Losses in nats per token over the document's own tokens, and the score they make."""
+    """The losses of a document in nats per token, over the document's own tokens, and the score they make."""
 
     doc_id: str
     n_tokens: int
@@ -24,7 +24,7 @@ class DocumentScore:
 
     @property
     def score(self) -> float | None:
-        """`(loss_reference - loss_base) / loss_base`; None where there is no loss to speak of."""
+        """The score `(loss_reference - loss_base) / loss_base`; None where `attention_influence_score` gives none."""
         return attention_influence_score(self.loss_base, self.loss_reference)
 
 

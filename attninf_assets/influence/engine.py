@@ -26,7 +26,7 @@ TOKEN_BUDGET = {"cpu": 1024, "mps": 4096, "cuda": 32768}
 
 @dataclass(frozen=True)
 class Engine:
-    """A pinned model on a device, compared with its own forward pass, and its tokenizer."""
+    """A model ready to score: on a device, compared with its own forward pass, with its tokenizer and token budget."""
 
     model: StreamedModel
     tokenizer: Any
@@ -38,7 +38,7 @@ class Engine:
     def score(
         self, selector: Selector, texts: Iterable[Text], *, n_bytes: int, on_progress: OnProgress = ignore_progress
     ) -> Iterator[list[DocumentScore]]:
-        """Chunks of document scores under `selector`; see `score_documents`."""
+        """The document scores under `selector`, in chunks; see `score_documents`."""
         return score_documents(
             self.model,
             self.tokenizer,
@@ -85,7 +85,7 @@ def load_engine(
 
 
 def bounded_window(max_tokens: int, config: Any) -> int:
-    """`max_tokens`, or what the model's context leaves beside the start token if that is less.
+    """The window in tokens: `max_tokens`, or what the model's context leaves beside the start token if that is less.
 
     With LongRoPE or dynamic scaling, it is the context before the scaling sets in that counts.
     """

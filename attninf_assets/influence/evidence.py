@@ -1,8 +1,8 @@
-"""Evidence that the chosen heads matter: masking them costs the probes far more than masking others of their layers.
+"""Measurement of how much masking the chosen heads raises the probes' loss, against masking others of their layers.
 
 One random control proves nothing: a single head can carry it. So several equal-sized sets are drawn from the same
-layers, their *median* is what the retrieval heads are held against, and single heads that alone carry most of an
-effect are named.
+layers, their *median* is what the retrieval heads are held against, and single heads that alone carry most of an effect
+are named.
 """
 
 import random
@@ -65,7 +65,7 @@ def gather_evidence(
 
 
 def draw_random_sets(heads: Sequence[Head], *, n_layers: int, n_heads: int, n_sets: int, seed: int) -> list[HeadSet]:
-    """Sets as large as `heads`, none of them in it, with as many heads in each layer as `heads` has there.
+    """Random head sets as large as `heads`, none of which contains any of them; as many per layer as `heads` has there.
 
     Where a layer has too few others, the remainder comes from any layer.
     """
@@ -95,7 +95,7 @@ def answer_losses(
     token_budget: TokenBudget,
     clock: ProgressClock,
 ) -> list[AnswerLoss]:
-    """Mean answer loss and token accuracy over the probes, per stream."""
+    """The mean answer loss and token accuracy over the probes, for each stream."""
     loss_S, right_S = np.zeros(len(streams)), np.zeros(len(streams))
     n_answer_tokens = 0
 

@@ -1,4 +1,4 @@
-"""Retrieval heads: how much each head copies from context on the probes, and which heads are chosen.
+"""Detection of retrieval heads: how much each head copies from context on the probes, and which heads are chosen.
 
 Definition of Wu et al. (arXiv 2404.15574). Shapes: P probes, L layers, H query heads, T tokens of the row, X answer
 tokens of all its probes, C hidden size.
@@ -115,13 +115,13 @@ def check_singled_out(scores_LH: np.ndarray, heads: Sequence[Head]) -> None:
 
 
 def pack_probes(probes: Sequence[Probe]) -> Pack:
-    """Probes back to back in one row. A probe carries its own start token."""
+    """The probes packed back to back in one row. A probe carries its own start token."""
     windows = [Window(number, probe.token_ids[1:]) for number, probe in enumerate(probes)]
     return pack(windows, start_token=probes[0].token_ids[0])
 
 
 def answer_rows(probes: Sequence[Probe], packed: Pack) -> torch.Tensor:
-    """Positions of the row that predict the probes' answer tokens, probe by probe."""
+    """The positions of the row that predict the probes' answer tokens, probe by probe, int64 [X]."""
     return torch.cat(
         [
             torch.arange(start + p.answer_start - 1, start + p.answer_end - 1)

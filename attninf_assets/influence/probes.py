@@ -22,27 +22,29 @@ _INSTRUCTION = (
 
 
 class ProbeTooLongError(ValueError):
-    """Not even the smallest probe fits into the tokens allowed."""
+    """The tokens allowed are too few for even the smallest probe."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One retrieval prompt as tokens, its start token first; [start, end) token positions."""
+    """A retrieval prompt as tokens, its start token first; all fields that are positions count its tokens from 0."""
 
     text: str
     token_ids: tuple[int, ...]
     answer_start: int
-    answer_end: int
+    answer_end: int  # one past the answer's last token
     span_start: int  # where the answer's sentence stands inside the JSON object
     n_pairs: int
     query_index: int  # position of the queried pair in the object
 
     @property
     def answer_length(self) -> int:
+        """The number of the answer's tokens."""
         return self.answer_end - self.answer_start
 
     @property
     def span_end(self) -> int:
+        """One past the last token of the answer's sentence inside the JSON object."""
         return self.span_start + self.answer_length
 
 
@@ -63,11 +65,11 @@ class _Pair:
 def build_probes(
     sentences: Sequence[str], tokenizer: Any, *, start_token: int, n_probes: int, max_tokens: int, seed: int
 ) -> list[Probe]:
-    """`n_probes` probes of at most `max_tokens` tokens each, answer and start token included; all follows from `seed`.
+    """Build `n_probes` probes of at most `max_tokens` tokens each, answer and start token included, from `seed`.
 
     A sentence qualifies as a value if it has 8 to 40 tokens, no line break and nothing JSON would have to escape. The
-    queried pair's depth is spread evenly over the probes. Raises `ValueError` where too few sentences qualify, and
-    `ProbeTooLongError` where not even the smallest probe fits into the tokens allowed.
+    queried pair's depth is spread evenly over the probes. Equal arguments give equal probes. Raises `ValueError` where
+    too few sentences qualify, and `ProbeTooLongError` where not even the smallest probe fits into the tokens allowed.
     """
     if n_probes < 1:
         raise ValueError(f"n_probes must be at least 1, is {n_probes}")

@@ -1,4 +1,4 @@
-"""Attention influence scores: how much each document's loss rises when the retrieval heads are masked."""
+"""Computation of attention influence scores: how much a document's loss rises when the retrieval heads are masked."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

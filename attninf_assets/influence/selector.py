@@ -1,4 +1,4 @@
-"""The selector: a pinned model, its retrieval heads and the settings that decide every score; and its fingerprint."""
+"""The selector: a pinned model, its retrieval heads and the settings that decide every score, with its fingerprint."""
 
 import hashlib
 import json
@@ -43,6 +43,7 @@ class Selector:
 
     @property
     def head_set(self) -> HeadSet:
+        """The retrieval heads as the set of heads to mask."""
         return frozenset(self.heads)
 
     @property
@@ -57,5 +58,6 @@ class Selector:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
+        """The selector that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         return cls(**fields | {"heads": tuple(Head(layer, index) for layer, index in fields["heads"])})

@@ -1,1 +1,1 @@
-"""The only folder that knows Dagster."""
+"""Assets, checks, automation and resources: the only folder that imports Dagster."""

@@ -1,4 +1,4 @@
-"""A small real corpus made from text that every installation of this project already has; nothing of it is shipped."""
+"""The sample corpus, small and real: made of text that every installation already has; nothing is shipped."""
 
 import hashlib
 import json

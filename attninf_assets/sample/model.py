@@ -15,7 +15,7 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def fetch_sample_model(directory: Path) -> Path:
-    """The sample model's GGUF file under `directory`, downloaded (about 100 MB) unless it is there already.
+    """The path of the sample model's GGUF file under `directory`, downloaded (about 100 MB) unless it is there already.
 
     The file appears under its name only complete and with the right hash. Raises `ValueError` naming the file and both
     hashes where they differ, and `RuntimeError` with pip's own words where the package cannot be had.

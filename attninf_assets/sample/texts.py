@@ -105,7 +105,7 @@ def reference_prose() -> Iterator[tuple[str, str]]:
 
 
 def math_docstrings() -> Iterator[tuple[str, str]]:
-    """What mathematical functions say about themselves, formulas and examples included."""
+    """Docstrings of mathematical functions, formulas and examples included."""
     for module_name in _MATH_MODULES:
         module = importlib.import_module(module_name)
         package = module_name.partition(".")[0]

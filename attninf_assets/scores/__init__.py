@@ -1,1 +1,1 @@
-"""The scores of the corpus: brought up to date, staged, counted, priced."""
+"""The scores of the corpus: computed where missing or stale, staged, stored, counted, priced."""

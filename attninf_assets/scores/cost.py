@@ -1,4 +1,4 @@
-"""What it would cost to score everything that has no current score, from what scoring has cost before."""
+"""The cost of scoring: an estimate for all documents without a current score, and what earlier runs took."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _RUNS_MEASURED = 50  # the latest runs that scored anything
 
 @dataclass(frozen=True)
 class Rates:
-    """What documents come to in tokens, and tokens in device time. None: nothing was measured yet."""
+    """Measured rates: bytes of text per token, and tokens scored per second. None where nothing was measured yet."""
 
     bytes_per_token: float | None
     tokens_per_second: float | None  # of one device, model loading and storage included
@@ -54,7 +54,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rescoring before it runs. What cannot be known without a measured rate is None."""
+    """The predicted size and cost of a rescoring. What cannot be known without a measured rate is None."""
 
     partitions: int
     documents: int
@@ -66,7 +66,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cost:
-    """What scoring ran at and took, on one device."""
+    """The throughput and cost of scoring that was done, on one device."""
 
     tokens_per_second: float  # 0 where it took no time
     device_hours: float
@@ -75,7 +75,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Spent:
-    """What scoring by one selector has taken since a moment."""
+    """The sum of what scoring by one selector has taken since a moment."""
 
     partitions: int
     documents: int
@@ -85,7 +85,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Approval:
-    """The last preview of a selector's scoring, kept under the root, and whether it may run."""
+    """The last preview of a selector's scoring, and whether it may run; kept under the root."""
 
     selector_fingerprint: str
     previewed_at: str  # ISO 8601, UTC
@@ -93,12 +93,12 @@ class Approval:
     approved: bool
 
     def publish(self, root: Root) -> None:
-        """Put it under the root, in place of an earlier one for the same selector."""
+        """Store the approval under the root, in place of an earlier one for the same selector."""
         root.write_bytes(_path(self.selector_fingerprint), json.dumps(asdict(self), indent=1).encode())
 
 
 def read_approval(root: Root, selector_fingerprint: str) -> Approval | None:
-    """The selector's last preview, None if there was none."""
+    """The selector's last preview as `publish` stored it; None if there was none."""
     path = _path(selector_fingerprint)
     if not root.exists(path):
         return None
@@ -111,7 +111,10 @@ def _path(selector_fingerprint: str) -> str:
 
 
 def measured_rates(connection: duckdb.DuckDBPyConnection) -> Rates:
-    """From the views `documents`, `scores` and `scoring_runs`: all scored texts, and the latest runs."""
+    """The rates measured in all scored texts and in the latest runs.
+
+    Reads the views `documents`, `scores` and `scoring_runs`.
+    """
     ((bytes_per_token,),) = connection.execute(
         "SELECT sum(n_bytes) / nullif(sum(n_tokens), 0) FROM documents JOIN scores USING (domain, shard, doc_id)"
     ).fetchall()
@@ -126,7 +129,7 @@ def measured_rates(connection: duckdb.DuckDBPyConnection) -> Rates:
 def rescoring_estimate(
     connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, rates: Rates, price_per_device_hour: float
 ) -> Estimate:
-    """Everything in the view `documents` that has no score in `scores` for this selector and text."""
+    """The estimate for all documents of the view `documents` without a score in `scores` for this selector and text."""
     ((partitions, documents, n_bytes),) = connection.execute(
         """
         SELECT count(DISTINCT (domain, shard)), count(*), coalesce(sum(n_bytes), 0)::BIGINT
@@ -147,9 +150,9 @@ def rescoring_estimate(
 
 
 def scoring_history(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.Table:
-    """From the view `scoring_runs`: every update that scored something by this selector, in order of their commits.
+    """The updates that scored something by this selector, in order of their commits; columns: SCORING_HISTORY.
 
-    The order is that of the versions committed, so no clock decides it. Columns: SCORING_HISTORY.
+    Reads the view `scoring_runs`. The order is that of the versions committed, so no clock decides it.
     """
     history = connection.sql(
         """
@@ -168,7 +171,10 @@ def cost_of(tokens: int, seconds: float, *, price_per_device_hour: float) -> Cos
 
 
 def spent(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, since: str) -> Spent:
-    """From the view `scoring_runs`: what was scored by this selector and committed after `since` (ISO 8601)."""
+    """The sum of what was scored by this selector and committed after `since` (ISO 8601).
+
+    Reads the view `scoring_runs`.
+    """
     (row,) = connection.execute(
         """
         SELECT count(DISTINCT (domain, shard)), coalesce(sum(n_scored), 0)::BIGINT,
@@ -184,7 +190,7 @@ def spent(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, s
 def predicted_and_actual(
     connection: duckdb.DuckDBPyConnection, approval: Approval
 ) -> dict[str, tuple[float | None, float]]:
-    """For every figure of `Spent`: what the preview said, None where that was unknown, and what was spent since it.
+    """The figures of `Spent` by name: what the preview said, None where that was unknown, and what was spent since it.
 
     Reads the view `scoring_runs`.
     """

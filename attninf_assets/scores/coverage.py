@@ -1,4 +1,4 @@
-"""How much of the corpus has a score by the selector in use."""
+"""Coverage: how many documents and shards have a score by the selector in use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PARTITION_STATES = pa.schema(
 
 @dataclass(frozen=True)
 class Coverage:
-    """Documents of a domain that are indexed, and those of them whose score is current."""
+    """The number of indexed documents of a domain, and of those whose score is current."""
 
     domain: str
     n_documents: int
@@ -50,11 +50,15 @@ class Coverage:
 
     @property
     def share(self) -> float:
+        """The share of the domain's documents whose score is current, 0 to 1."""
         return self.n_scored / self.n_documents if self.n_documents else 1.0
 
 
 def coverage_by_domain(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> list[Coverage]:
-    """Per domain, from the views `documents` and `scores`; a score is current if selector and text are."""
+    """The coverage of each domain; a score is current if it is for this selector and the indexed text.
+
+    Reads the views `documents` and `scores`.
+    """
     rows = connection.execute(
         """
         WITH by_selector AS (SELECT * FROM scores WHERE selector_fingerprint = $1),
@@ -71,7 +75,7 @@ def coverage_by_domain(connection: duckdb.DuckDBPyConnection, *, selector_finger
 
 
 def partition_states(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.Table:
-    """What each shard's scores are worth under a selector, from the views `documents` and `scores`, in their order.
+    """The state of each shard's scores under a selector, from the views `documents` and `scores`, in their order.
 
     Columns: domain, shard, n_documents (indexed), n_current (of them, those with a score for this selector and text),
     state. A shard is `current` if every indexed document is and nothing else is stored; `missing` if it has documents
@@ -114,7 +118,7 @@ def shard_states(
 
 
 def states_by_domain(states: Mapping[str, str]) -> dict[str, Counter[str]]:
-    """How many shards of each domain are in which state, by domain; `states` as `shard_states` gives them."""
+    """The number of shards in each state, by domain; `states` as `shard_states` gives them."""
     counts: dict[str, Counter[str]] = {}
     for key, state in sorted(states.items()):
         counts.setdefault(key.partition(".")[0], Counter())[state] += 1
@@ -122,8 +126,11 @@ def states_by_domain(states: Mapping[str, str]) -> dict[str, Counter[str]]:
 
 
 def require_coverage(coverage: list[Coverage], *, at_least: float) -> None:
-    """Raise `ValueError` naming the domains of which less than `at_least` has a current score, and those with scores
-    of documents that are no longer indexed, which could take a place in the selection."""
+    """Raise `ValueError` naming the domains of which less than `at_least` has a current score.
+
+    Named, too, are domains with scores of documents that are no longer indexed, which could take a place in the
+    selection.
+    """
     if not any(c.n_documents for c in coverage):
         raise ValueError("no documents are indexed: materialize raw_corpus and attention_influence_scores first")
     if orphaned := [f"{c.domain} ({c.n_orphaned:,})" for c in coverage if c.n_orphaned]:

@@ -1,4 +1,4 @@
-"""Scores of one file's documents, written to one file: no lake, no partitions, nothing remembered."""
+"""Scoring of one file's documents into one file, without lake or partitions; nothing is remembered."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _ROWS = 10_000  # of a row group
 
 
 def shard_of_file(path: str, *, text_column: str, id_column: str | None) -> Shard:
-    """The file as a shard, its format known by its suffix. `path` is local, or an s3:// or hf:// address.
+    """A shard made of the file, its format known by its suffix. `path` is local, or an s3:// or hf:// address.
 
     Raises `ValueError` naming the file where the suffix is none of the formats'.
     """
@@ -69,7 +69,7 @@ def require_free(output: Path, *, force: bool) -> None:
 
 @dataclass(frozen=True)
 class FileContents:
-    """What a first reading found."""
+    """The counts of a file's documents, their bytes, and refused rows, found by reading it once."""
 
     n_documents: int
     n_bytes: int  # of the documents' texts
@@ -77,7 +77,10 @@ class FileContents:
 
 
 def read_through(shard: Shard, *, on_refusal: Callable[[Refusal], None]) -> FileContents:
-    """Read the whole file, telling of every row refused. Raises `ValueError` as `read_shard` does."""
+    """Read the whole file and count what it holds; each refused row is told to `on_refusal`.
+
+    Raises `ValueError` as `read_shard` does.
+    """
     n_documents = n_bytes = n_refused = 0
     for row in read_shard(shard):
         if isinstance(row, Document):

@@ -1,4 +1,4 @@
-"""The two ends of a partition's scores."""
+"""The highest and lowest scores of a partition."""
 
 from typing import Any
 

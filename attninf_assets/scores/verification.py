@@ -1,4 +1,4 @@
-"""What must hold of a partition's scores, looked up in the tables and not in the code that wrote them.
+"""Queries that verify a partition's scores; they look in the tables and share no code with what wrote them.
 
 Every function reads views that hold one partition alone.
 """
@@ -18,7 +18,7 @@ __all__ = ["Mismatch", "count_unscorable", "count_wrong_losses", "fingerprints",
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How far the scores are from one row for every indexed document, for the text that was indexed."""
+    """Counts of scores that are missing or too many: there should be one for every indexed document and its text."""
 
     unscored: int  # documents without such a row
     orphaned: int  # rows that are of no indexed document, or of another text of it
@@ -26,11 +26,12 @@ class Mismatch:
 
     @property
     def none(self) -> bool:
+        """Whether there is no mismatch."""
         return self == Mismatch(0, 0, 0)
 
 
 def mismatch(connection: duckdb.DuckDBPyConnection) -> Mismatch:
-    """From the views `documents` and `scores`."""
+    """The mismatch between the views `documents` and `scores`."""
     (row,) = connection.execute(
         """
         SELECT (SELECT count(*) FROM documents ANTI JOIN scores USING (doc_id, text_sha256)),
@@ -42,8 +43,10 @@ def mismatch(connection: duckdb.DuckDBPyConnection) -> Mismatch:
 
 
 def count_wrong_losses(connection: duckdb.DuckDBPyConnection) -> int:
-    """From the view `scores`: rows with a loss that is negative or not finite, or a score that is neither null nor
-    finite."""
+    """The number of rows of the view `scores` with a wrong loss or score.
+
+    Wrong is a loss that is negative or not finite, and a score that is neither null nor finite.
+    """
     return count_rows(
         connection,
         "scores WHERE NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
@@ -52,11 +55,11 @@ def count_wrong_losses(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def count_unscorable(connection: duckdb.DuckDBPyConnection) -> int:
-    """From the view `scores`: documents with a null score, which have no tokens or no loss to speak of."""
+    """The number of documents of the view `scores` with a null score, which have no tokens or no loss to speak of."""
     return count_rows(connection, "scores WHERE score IS NULL")
 
 
 def fingerprints(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """From the view `scores`: the fingerprints of all selectors that rows are by, sorted."""
+    """The fingerprints of all selectors that rows of the view `scores` are by, sorted."""
     found = connection.execute("SELECT DISTINCT selector_fingerprint FROM scores ORDER BY 1").fetchall()
     return [fingerprint for (fingerprint,) in found]

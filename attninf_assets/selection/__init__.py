@@ -1,1 +1,1 @@
-"""What is kept: exact score thresholds per domain, the selected subset, the training corpus."""
+"""The selection: exact score thresholds per domain, and the documents at or above them."""

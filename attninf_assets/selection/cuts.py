@@ -1,10 +1,11 @@
-"""The exact cut of every domain, in memory that depends on neither the documents nor how their scores are spread.
+"""Computation of the exact cut of every domain, in memory that does not grow with the corpus.
 
-Scores are counted in bins of their float64 bit pattern read as an integer: an order that needs no range, so neither
-outliers nor a narrow range blur it. The bin in which a domain reaches its target is looked at again in finer bins,
-until few documents are left in it or all of them have one score. Where many have one score, they are counted in bins of
-their doc_id's bytes, past what all of them begin with, and so on. Only the few that are left in the end are sorted.
-Every pass is one scan for all domains, and reads little where few scores are in question.
+Nor does it depend on how the scores are spread. Scores are counted in bins of their float64 bit pattern read as an
+integer: an order that needs no range, so neither outliers nor a narrow range blur it. The bin in which a domain reaches
+its target is looked at again in finer bins, until few documents are left in it or all of them have one score. Where
+many have one score, they are counted in bins of their doc_id's bytes, past what all of them begin with, and so on. Only
+the few that are left in the end are sorted. Every pass is one scan for all domains, and reads little where few scores
+are in question.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _BINS_BITS = 12  # a pass by score splits what is in question into some 4,096
 
 @dataclass(frozen=True)
 class Cut:
-    """The last document selected in a domain, and what is selected with it."""
+    """The last document selected in a domain, and how many documents and tokens are selected with it."""
 
     domain: str
     score: float
@@ -54,7 +55,7 @@ class Cut:
 
 
 class Amount(NamedTuple):
-    """Some documents, and their tokens."""
+    """A number of documents and a number of tokens."""
 
     documents: int
     tokens: int
@@ -62,7 +63,10 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """Where the cut of a domain may be: among documents that follow each other in descending order."""
+    """The range of documents, in descending order, among which the cut of a domain must be; narrowed pass by pass.
+
+    Documents are ordered by (score, doc_id). An ordinal is a score's bit pattern read as an integer.
+    """
 
     whole: Amount  # the domain
     target: int  # documents or tokens down to the cut, the last document included
@@ -76,12 +80,12 @@ class Question:
 
     @property
     def shift(self) -> int:
-        """Bits to drop from an ordinal for a bin's number."""
+        """The number of low bits that are dropped from an ordinal to make the number of its bin."""
         return max(0, (self.high - self.low).bit_length() - _BINS_BITS)
 
     @property
     def skip(self) -> int:
-        """Bytes with which every doc_id in question begins."""
+        """The number of bytes with which every doc_id in question begins."""
         if self.first_id is None or self.last_id is None:
             return 0
         pairs = zip(self.first_id.encode(), self.last_id.encode(), strict=False)
@@ -89,10 +93,12 @@ class Question:
 
     @property
     def one_score(self) -> bool:
+        """Whether all documents in question have one score."""
         return self.low == self.high
 
     @property
     def one_id(self) -> bool:
+        """Whether all documents in question have one doc_id."""
         return self.first_id is not None and self.first_id == self.last_id
 
 
@@ -113,9 +119,9 @@ def find_cuts(
 
 
 def narrowed(question: Question, bins: pa.Table) -> Question:
-    """The question of the one bin, of all that is in question, in which the target is reached.
+    """The question narrowed to one bin: the one in which the target is reached.
 
-    `bins` follow each other in descending order; columns documents, tokens, low, high, first_id, last_id.
+    `bins` divide all that is in question, in descending order; columns documents, tokens, low, high, first_id, last_id.
     """
     index, above = _reached(question, question.above, _numbers(bins["documents"]), _numbers(bins["tokens"]))
     assert index is not None, "what is in question holds the cut"

@@ -1,4 +1,4 @@
-"""What is shown of a selection: scores enough for a picture, and what each domain contributes."""
+"""Figures to show of a selection: scores enough for a picture, and what each domain contributes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sampled_scores(
 
 
 def selected_by_domain(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """From the view `selected_subset`, by domain: documents, tokens, lowest and mean score."""
+    """The documents, tokens, lowest and mean score of each domain in the view `selected_subset`."""
     rows = connection.execute(
         "SELECT domain, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens, min(score) AS lowest_score, "
         "avg(score) AS mean_score FROM selected_subset GROUP BY domain ORDER BY domain"

@@ -1,8 +1,8 @@
-"""Which documents are selected: a cut per domain, and the documents at or above it.
+"""The selection: a score threshold per domain, and the documents at or above it.
 
-A domain's documents with a finite score are ordered by (score, doc_id), highest first. Selected is the shortest
-prefix that reaches the wanted fraction of the documents, or of their tokens. The threshold is the (score, doc_id)
-of the last document selected.
+A domain's documents with a finite score are ordered by (score, doc_id), highest first. Selected is the shortest prefix
+that reaches the wanted fraction of the documents, or of their tokens. The threshold is the (score, doc_id) of the last
+document selected.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def find_thresholds(
 ) -> pa.Table:
     """The `thresholds` row of every domain that has a finite score by that selector, from the view `scores`.
 
-    The fraction is taken as the decimal it is written as: 0.07 of 100 documents is 7. Rows of other selectors,
-    and null, NaN or infinite scores, neither count nor can be selected.
+    The fraction is taken as the decimal it is written as: 0.07 of 100 documents is 7. Rows of other selectors, and
+    null, NaN or infinite scores, neither count nor can be selected.
 
-    Raises ValueError for a fraction outside (0, 1], an unknown budget, a counted document without tokens, and
-    a document that occurs twice exactly at its domain's threshold, where the cut would be ambiguous. (Repeated
-    ids elsewhere do not move the cut and are not looked for here.)
+    Raises ValueError for a fraction outside (0, 1], an unknown budget, a counted document without tokens, and a
+    document that occurs twice exactly at its domain's threshold, where the cut would be ambiguous. (Repeated ids
+    elsewhere do not move the cut and are not looked for here.)
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction {fraction!r}: expected a number above 0, at most 1")
@@ -59,7 +59,7 @@ def find_thresholds(
 
 
 def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """Changes when any row of the view `selected_subset` does, whatever their order."""
+    """A digest of the view `selected_subset` that changes when any row does, whatever their order."""
     return rows_digest(connection, "selected_subset", ["selector_fingerprint", "domain", "shard", "doc_id", "score"])
 
 

@@ -1,4 +1,4 @@
-"""What must hold of a selection, looked up in the tables and not in the code that wrote them."""
+"""Queries that verify a selection; they look in the tables and share no code with what wrote them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a model's source to the selector that scores."""
+"""Making a selector: a model is pinned, its retrieval heads are detected, and the result is stored."""

@@ -1,4 +1,4 @@
-"""From a model's source to the selector that scores: pin the model, detect its heads once, gather the evidence."""
+"""Building of a selector from a model: pin it, build probes, detect its heads once, gather evidence."""
 
 import hashlib
 import json
@@ -37,7 +37,10 @@ from attninf_assets.store.root import Root
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What is chosen about the heads and the scores made with them."""
+    """The settings of head detection and of scoring: share of heads, mask, window in tokens, numeric class.
+
+    Raises `ValueError` naming the field where one has a value that is not allowed.
+    """
 
     head_fraction: float
     mask: Mask
@@ -45,7 +48,7 @@ class HeadSettings:
     numeric_class: NumericClass
 
     def __post_init__(self) -> None:
-        """Refuse before detection what the selector would refuse after it."""
+        """Raise `ValueError` before detection for what the selector would refuse after it."""
         if not 0 < self.head_fraction <= 1:
             raise ValueError(f"head_fraction must be above 0 and at most 1, is {self.head_fraction}")
         for field, value, allowed in [
@@ -60,11 +63,11 @@ class HeadSettings:
 
 @dataclass(frozen=True)
 class BuiltSelector:
-    """A selector, and how its heads were found."""
+    """A selector with the detection and evidence that its heads come from."""
 
     selector: Selector
     detection: Detection
-    reused: bool  # the detection is an earlier one
+    reused: bool  # whether the detection is that of an earlier run
 
 
 def pin_selector_model(root: Root, source: str) -> PinnedModel:
@@ -91,7 +94,7 @@ def pin_selector_model(root: Root, source: str) -> PinnedModel:
 def probes_for_model(
     directory: Path, sentences: Sequence[str], *, n_probes: int, probe_tokens: int, seed: int
 ) -> list[Probe]:
-    """Probes in the tokens of the model pinned in `directory`, none longer than its context."""
+    """Build probes in the tokens of the model pinned in `directory`, none longer than its context."""
     tokenizer = load_tokenizer(directory)
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     return build_probes(
@@ -138,8 +141,10 @@ def build_selector(
 def selector_with_heads(
     heads: Sequence[Head], settings: HeadSettings, digests: ModelDigests, *, directory: Path
 ) -> Selector:
-    """The selector that masks `heads` in the model pinned in `directory`; its windows are bounded by the model's
-    context. Raises `ValueError` for a head that the model does not have."""
+    """The selector that masks `heads` in the model pinned in `directory`.
+
+    Its windows are bounded by the model's context. Raises `ValueError` for a head that the model does not have.
+    """
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     require_that_heads_exist(heads, config)
     return Selector(

@@ -1,4 +1,4 @@
-"""Heads kept in a file: a selector's own JSON, or a plain list of [layer, head] pairs."""
+"""Reading of a heads file: a selector's own JSON, or a plain list of [layer, head] pairs."""
 
 import json
 from dataclasses import fields

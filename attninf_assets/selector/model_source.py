@@ -1,4 +1,4 @@
-"""What may be named as a selector's model, and the digests by which one model is told from another."""
+"""The form of a model's name on the hub, and the digests by which models are told apart."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+@[\w./-]+")  # org/name@revision
 
 @dataclass(frozen=True)
 class ModelDigests:
-    """What a pinned model is, independent of where it lies."""
+    """The digests of a pinned model and its tokenizer, which do not depend on where it lies."""
 
     model: str  # sha256 over the weight files, the architecture's config and the tokenizer: names the directory
     tokenizer: str

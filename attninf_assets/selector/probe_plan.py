@@ -1,11 +1,11 @@
-"""How many probes, how long, and how much evidence: the paper's sizes, and sizes for the sample model on a CPU."""
+"""The default sizes of head detection: the paper's, and smaller ones for the sample model on a CPU."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Sizes of head detection and of the evidence gathered for it."""
+    """The sizes of head detection: number and length of probes, and how much evidence is gathered for the heads."""
 
     n_probes: int
     probe_tokens: int  # of one probe, answer included
@@ -21,6 +21,6 @@ SAMPLE = ProbePlan(n_probes=16, probe_tokens=512, n_evidence_probes=6, n_random_
 
 
 def plan_of(n_probes: int, probe_tokens: int) -> ProbePlan:
-    """So many probes of that length, with as much evidence as the sample's plan or, for more probes, the paper's."""
+    """The plan with so many probes of that length, and the evidence of `SAMPLE` or, for more probes, of `PAPER`."""
     like = SAMPLE if n_probes <= SAMPLE.n_probes else PAPER
     return replace(like, n_probes=n_probes, probe_tokens=probe_tokens)

@@ -1,4 +1,4 @@
-"""What stands under `selectors/`: the pinned model in use, detections already paid for, and the current selector."""
+"""The state kept under `selectors/`: the pinned model in use, detections already paid for, and the current selector."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ _CURRENT, _DETECTED_BY = "selectors/current.json", "retrieval_heads"
 
 @dataclass(frozen=True)
 class PinnedModel:
-    """The model that selector_model pinned last."""
+    """The model that was pinned last, with its digests and where it came from."""
 
     digests: ModelDigests
     source: str
 
     @property
     def directory(self) -> str:
-        """Where it lies, relative to the root."""
+        """The model's directory, relative to the root."""
         return f"selectors/{self.digests.model}"
 
 
@@ -78,7 +78,7 @@ def publish_pinned_model(root: Root, pinned: PinnedModel) -> None:
 
 
 def pinned_model(root: Root) -> PinnedModel:
-    """The model in use. Raises `ValueError` where none was pinned yet."""
+    """The pinned model in use. Raises `ValueError` where none was pinned yet."""
     stored = _read(root, _MODEL, made_by=_PINNED_BY)
     with _intact(root, _MODEL, made_by=_PINNED_BY):
         return PinnedModel(ModelDigests(**stored["digests"]), stored["source"])
@@ -95,7 +95,7 @@ def publish_selector(root: Root, selector: Selector, detection: Detection) -> No
 
 
 def has_selector(root: Root) -> bool:
-    """Whether heads were ever detected, so that there is a selector in use."""
+    """Whether there is a selector in use: heads have been detected at least once."""
     return root.exists(_CURRENT)
 
 
@@ -137,13 +137,13 @@ def _current(root: Root) -> tuple[Selector, str]:
 
 
 def stored_detection(root: Root, key: str) -> Detection | None:
-    """The detection made from exactly the inputs that `key` digests, if one was."""
+    """The stored detection made from exactly the inputs that `key` digests; None if there is none."""
     path = f"selectors/detections/{key}.json"
     return Detection.from_json(root.read_bytes(path).decode()) if root.exists(path) else None
 
 
 def store_detection(root: Root, key: str, detection: Detection) -> None:
-    """Keep a detection, so that the same one is never paid for twice."""
+    """Store a detection under `key`, so that the same one is never paid for twice."""
     root.write_bytes(f"selectors/detections/{key}.json", detection.to_json().encode())
 
 
@@ -166,7 +166,7 @@ def head_scores_table(selector: Selector, detection: HeadDetection) -> pa.Table:
 
 
 def probes_table(probes: list[Probe]) -> pa.Table:
-    """Probes as rows of the table `retrieval_probes`."""
+    """The probes as rows of the table `retrieval_probes`."""
     rows = [{"probe_id": number} | asdict(probe) for number, probe in enumerate(probes)]
     return pa.Table.from_pylist(rows, schema=TABLES["retrieval_probes"])
 

@@ -1,1 +1,1 @@
-"""Faster ways to compute the same: oneDNN, float8, compiled norms, and the peak they are measured against."""
+"""Optional speedups of the forward pass: oneDNN, float8, compiled norms; and the device's measured peak."""

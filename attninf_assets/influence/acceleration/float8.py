@@ -46,7 +46,10 @@ class Float8Linear(torch.nn.Module):
 
 
 def quantized(x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows in float8, and the float32 scales [M, 1] that undo it: each row's largest value is float8's largest."""
+    """The rows rounded to float8, and the float32 scales [M, 1] that undo the scaling.
+
+    Each row is scaled so that its largest value is float8's largest.
+    """
     scale_M1 = x_MK.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / _LARGEST
     return (x_MK.float() / scale_M1).to(torch.float8_e4m3fn), scale_M1
 

@@ -1,8 +1,8 @@
-"""Norms, feed-forward activations and float8 conversions compiled into single kernels.
+"""Compilation of norms, feed-forward activations and float8 conversions into single kernels.
 
 Between two matrix products a decoder does many small things to every number of the row, each a pass over the device's
-memory. torch.compile makes one pass of them. Only small modules with no control flow are compiled, so that it works
-for any architecture and takes seconds.
+memory. torch.compile makes one pass of them. Only small modules with no control flow are compiled, so that it works for
+any architecture and takes seconds.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _FUSED = ("RMSNorm", "MLP")
 
 
 def fuse(model: Any) -> int:
-    """Compile these modules of the model, on their first use; returns how many there are."""
+    """Compile the model's norms, feed-forward blocks and float8 conversions, on first use; returns their number."""
     modules = list(_modules(model))
     for module in modules:
         module.compile(dynamic=True)
@@ -30,7 +30,7 @@ def fuse(model: Any) -> int:
 
 
 def unfuse(model: Any) -> None:
-    """Run the same modules as they were."""
+    """Undo `fuse`: the same modules run uncompiled."""
     for module in _modules(model):
         forget_compiled(module)
     for module in model.modules():
@@ -40,7 +40,7 @@ def unfuse(model: Any) -> None:
 
 @cache
 def fused_log_sum_exp() -> Callable[[torch.Tensor], torch.Tensor]:
-    """log(sum(exp(logits))) over the last dimension as one kernel, compiled on its first use."""
+    """A function for log(sum(exp(logits))) over the last dimension as one kernel, compiled on its first use."""
     return torch.compile(lambda logits: logits.logsumexp(dim=-1), dynamic=True)
 
 

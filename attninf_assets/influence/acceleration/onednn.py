@@ -22,7 +22,10 @@ _ROWS = 1024  # of activations that the layout of the weights is chosen for
 
 
 class OneDnnLinear(torch.nn.Module):
-    """x [..., K] -> x W^T + b [..., N], float32 in and out; only oneDNN can read its copy of the weights [N, K]."""
+    """A linear layer computed by oneDNN: x [..., K] -> x W^T + b [..., N], float32 in and out.
+
+    Only oneDNN can read its copy of the weights [N, K].
+    """
 
     def __init__(self, weight_NK: torch.Tensor, bias_N: torch.Tensor | None = None) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class OneDnnLinear(torch.nn.Module):
 
 
 class OneDnnTile(OneDnnLinear):
-    """A tile of the vocabulary projection, for hidden states of any type."""
+    """A tile of the vocabulary projection computed by oneDNN in float32, for hidden states of any type."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.float())

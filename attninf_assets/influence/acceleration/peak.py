@@ -1,4 +1,4 @@
-"""What a device could do: FLOP/s of a large matrix product, measured."""
+"""Measurement of a device's peak: the FLOP/s of a large matrix product."""
 
 import time
 from functools import lru_cache, partial
@@ -14,8 +14,10 @@ _REPEATS = 5
 
 @lru_cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """`measured_peak`, once in a process; float32's on a CPU that is slow in 16 bits. None where the device has no
-    memory left for it."""
+    """The device's peak in FLOP/s, from `measured_peak` once in a process; None where the device has no memory for it.
+
+    On a CPU that is slow in 16 bits it is the peak in float32.
+    """
     slow = device.type == "cpu" and not has_fast_bfloat16(device)
     try:
         return measured_peak(device, torch.float32 if slow else dtype)

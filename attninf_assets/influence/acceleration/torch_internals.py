@@ -1,4 +1,4 @@
-"""What is used of torch beyond its public interface, gathered on one page; checked against 2.13.0.
+"""Every private name of torch that this project uses, and for what; checked against 2.13.0.
 
 A minor version may rename or change any of it: the dependency ends below the next one, and a test compares the
 behaviour relied on, and the version, with what is written here. oneDNN's operators are those that torch.compile calls
@@ -23,7 +23,7 @@ def onednn_layout(weight_NK: torch.Tensor, *, rows: int) -> torch.Tensor:
 
 
 def onednn_linear(x: torch.Tensor, laid_out: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
-    """x [..., K] -> x W^T + b [..., N], in float32, by `onednn_layout` of W."""
+    """The linear layer x [..., K] -> x W^T + b [..., N], in float32, by `onednn_layout` of W."""
     return torch.ops.mkldnn._linear_pointwise(x, laid_out, bias_N, "none", [], "")
 
 
@@ -41,7 +41,10 @@ def scaled_product(
     bias_N: torch.Tensor | None,
     out_type: torch.dtype,
 ) -> torch.Tensor:
-    """(scale_M1 a) (scale_1N b) + bias [M, N] of float8 matrices, `b` column by column in memory, in `out_type`."""
+    """The product (scale_M1 a) (scale_1N b) + bias [M, N] of two float8 matrices, in `out_type`.
+
+    `b` lies column by column in memory.
+    """
     return torch._scaled_mm(a_MK, b_KN, scale_a=scale_M1, scale_b=scale_1N, bias=bias_N, out_dtype=out_type)
 
 

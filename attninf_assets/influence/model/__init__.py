@@ -1,1 +1,1 @@
-"""The decoder as this project runs it: packed rows, masked heads, several streams, losses in tiles."""
+"""The decoder's forward pass: packed rows, masked heads, several streams, losses in tiles."""

@@ -25,14 +25,14 @@ Recorder = Callable[[int, torch.Tensor, torch.Tensor, int | None], None]
 
 @dataclass
 class AttentionPass:
-    """What the attention function needs to know of a forward pass: documents, masked heads, kernel, recorder."""
+    """The state of one forward pass that the attention function needs: documents, masked heads, kernel, recorder."""
 
     documents: Documents
     head_masks: Mapping[int, torch.Tensor] = field(default_factory=dict)  # layer -> bool [S, H]
     mask: Mask = "uniform"
     kernel: Kernel = document_by_document
     recorder: Recorder | None = None  # called with (layer, query [S,H,T,D], key [S,K,T,D], window)
-    layers_seen: set[int] = field(default_factory=set)
+    layers_seen: set[int] = field(default_factory=set)  # layers whose attention came through here
 
 
 _IN_FLIGHT: ContextVar[AttentionPass | None] = ContextVar("attention_pass", default=None)
@@ -40,7 +40,7 @@ _IN_FLIGHT: ContextVar[AttentionPass | None] = ContextVar("attention_pass", defa
 
 @contextmanager
 def in_flight(attention_pass: AttentionPass) -> Iterator[AttentionPass]:
-    """Make `attention_pass` the one that forward passes inside the block see."""
+    """A block in which forward passes see `attention_pass` as the current one."""
     token = _IN_FLIGHT.set(attention_pass)
     try:
         yield attention_pass
@@ -49,7 +49,7 @@ def in_flight(attention_pass: AttentionPass) -> Iterator[AttentionPass]:
 
 
 def current_pass() -> AttentionPass:
-    """The pass opened by the innermost `in_flight()`."""
+    """The current pass: the one opened by the innermost `in_flight()`."""
     attention_pass = _IN_FLIGHT.get()
     assert attention_pass is not None, "packed attention runs only inside in_flight()"
     return attention_pass

@@ -1,8 +1,8 @@
-"""What scoring has to compute, and what the device could: useful FLOPs over the measured matrix-product peak.
+"""Useful FLOPs of scoring: the work that no correct implementation can leave out.
 
-A multiply and an add are two FLOPs. Useful is what no correct implementation can leave out: the layers below the first
-masked one once, those from it on once per stream, the vocabulary projection once per stream and predicted token, and
-attention over the positions that are visible.
+A multiply and an add are two FLOPs. Useful are the layers below the first masked one once, those from it on once per
+stream, the vocabulary projection once per stream and predicted token, and attention over the positions that are
+visible. Divided by time and the measured peak of the device's matrix products, they say how well it is used.
 """
 
 from collections.abc import Sequence

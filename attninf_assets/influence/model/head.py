@@ -24,5 +24,5 @@ BASE: HeadSet = frozenset()  # the base model: nothing is masked
 
 
 def first_masked_layer(streams: Iterable[HeadSet]) -> int | None:
-    """The lowest layer in which any stream differs from the base model; None where none does."""
+    """The lowest layer in which any stream masks a head; None where none does."""
     return min((head.layer for heads in streams for head in heads), default=None)

@@ -1,4 +1,4 @@
-"""Causal attention over documents packed back to back, by whichever kernel the device has for it.
+"""Kernels for causal attention over documents packed back to back, and the choice among them by device.
 
 Every kernel computes the same: each document attends to itself alone, causally, within its layer's window, with softcap
 and attention sinks where the architecture has them. Shapes: S streams, H query heads, K key/value heads, T tokens of
@@ -20,7 +20,7 @@ _QUERY_BLOCK = 256  # rows of explicit logits held at once where no fused kernel
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the documents of a packed row begin and end, on the host and on the device."""
+    """The borders of the documents of a packed row, on the host and on the device."""
 
     bounds: Sequence[tuple[int, int]]  # [start, end), without gaps
     offsets: torch.Tensor  # int32 [N + 1] on the device: the starts, and the end of the row
@@ -38,12 +38,12 @@ class Documents:
 
 @dataclass(frozen=True)
 class Logits:
-    """What a layer does to its logits q·k: scale, window, soft cap, and sinks beside them."""
+    """The parameters of a layer's attention logits q·k: scale, window, soft cap, and the sinks beside them."""
 
     scale: float
     window: int | None = None  # positions a query reaches back to, its own included
     softcap: float | None = None
-    sinks_H: torch.Tensor | None = None
+    sinks_H: torch.Tensor | None = None  # one logit more for each head, whose value is zero
 
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents, Logits], torch.Tensor]
@@ -118,7 +118,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
 
 
 def visible_QK(queries_Q: torch.Tensor, keys_K: torch.Tensor, window: int | None) -> torch.Tensor:
-    """Boolean [Q, K]: which key positions each query position of the same document may attend to."""
+    """A boolean mask [Q, K]: which key positions each query position of the same document may attend to."""
     distance = queries_Q[:, None] - keys_K[None, :]
     visible = distance >= 0
     return visible if window is None else visible & (distance < window)
@@ -130,7 +130,7 @@ def per_query_head(x_SKLD: torch.Tensor, n_heads: int) -> torch.Tensor:
 
 
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor on the device; a CUDA device is not waited for."""
+    """The host tensor, copied to the device; a CUDA device is not waited for."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 

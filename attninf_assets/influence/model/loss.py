@@ -70,7 +70,7 @@ def predicted_R(hidden_RC: torch.Tensor, model: Any) -> torch.Tensor:
 
 
 def final_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """What some architectures do to the projected logits: Granite divides, Cohere multiplies, Gemma caps softly."""
+    """The logits after what some architectures do to them: Granite divides, Cohere multiplies, Gemma caps softly."""
     if (divisor := getattr(config, "logits_scaling", None)) is not None:
         logits = logits / divisor
     if (factor := getattr(config, "logit_scale", None)) is not None:

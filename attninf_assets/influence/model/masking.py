@@ -9,7 +9,7 @@ from attninf_assets.influence.model.head import Head, HeadSet
 
 
 def head_mask_SH(streams: list[HeadSet], *, layer: int, n_heads: int, device: torch.device) -> torch.Tensor | None:
-    """Boolean [S, H]: True where the stream masks that head of the layer. None where no stream masks any."""
+    """A boolean mask [S, H]: True where the stream masks that head of the layer. None where no stream masks any."""
     rows = [[Head(layer, index) in heads for index in range(n_heads)] for heads in streams]
     if not any(map(any, rows)):
         return None
@@ -17,9 +17,10 @@ def head_mask_SH(streams: list[HeadSet], *, layer: int, n_heads: int, device: to
 
 
 def running_mean_of_values(value_SKTD: torch.Tensor, *, window: int | None) -> torch.Tensor:
-    """Mean of the value vectors over each position's causal prefix, what uniform attention outputs; float32 sums.
+    """The mean of the value vectors over each position's causal prefix, which is what uniform attention outputs.
 
-    `window` limits the prefix to the last `window` positions, the query's own included.
+    It has the shape of `value_SKTD` and is summed in float32. `window` limits the prefix to the last `window`
+    positions, the query's own included.
     """
     sums_SKTD = value_SKTD.float().cumsum(dim=2)
     counts_T = torch.arange(1, value_SKTD.shape[2] + 1, device=value_SKTD.device, dtype=torch.float32)

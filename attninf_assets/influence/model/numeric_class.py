@@ -1,4 +1,4 @@
-"""The numeric classes that a model can be run in."""
+"""The numeric classes that a model can be run in: float32, bfloat16 and float8."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Documents into windows, windows into packs: rows in which they stand back to back."""
+"""Windows of documents, and packs: rows in which windows stand back to back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Window:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens it takes in a row, its start token included."""
+        """The number of tokens that the window takes in a row, its start token included."""
         return len(self.token_ids) + 1
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Windows back to back in one row, each behind its own start token, positions restarting at each."""
+    """A row of windows back to back, each behind its own start token, positions restarting at each."""
 
     windows: tuple[Window, ...]
     input_ids_T: torch.Tensor
@@ -32,7 +32,7 @@ class Pack:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens predicted: all but the start tokens."""
+        """The number of tokens that are predicted: all but the start tokens."""
         return len(self.input_ids_T) - len(self.windows)
 
     @property
@@ -49,7 +49,7 @@ class Pack:
 
     @property
     def targets_R(self) -> torch.Tensor:
-        """The token each of those positions predicts."""
+        """The tokens that the positions `predicting_rows_R` predict, int64 [R]."""
         return self.input_ids_T[self.predicting_rows_R + 1]
 
 

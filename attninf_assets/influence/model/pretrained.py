@@ -1,4 +1,4 @@
-"""Pinned models and tokenizers loaded from disk, and what a loaded one consists of.
+"""Loading of pinned models and tokenizers from disk, and access to the layers of a loaded model.
 
 Weights come from safetensors, never from pickles, and no code that travels with a model is ever run.
 """
@@ -80,7 +80,7 @@ def start_token(tokenizer: Any) -> tuple[str, int]:
 
 
 def context_length(config: Any) -> int | None:
-    """The longest row the model's positions reach, start token included; None where nothing limits it."""
+    """The longest row, in tokens, that the model's positions reach, start token included; None if unlimited."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

@@ -1,4 +1,4 @@
-"""One forward pass, several models: the base model and any number of variants with heads masked.
+"""A forward pass of several models at once: the base model and any number of variants with heads masked.
 
 Below the first masked layer all variants are identical, so that trunk is computed once and the row is repeated from
 there on. Shapes: S streams, T tokens of the packed row, R predicted tokens, C hidden size.
@@ -77,7 +77,7 @@ class StreamedModel:
         recorder: Recorder | None = None,
         on_pass: Callable[[AttentionPass], None] | None = None,
     ) -> torch.Tensor:
-        """Last hidden states of the packed row under every stream."""
+        """The last hidden states of the packed row under every stream, [S, T, C]."""
         ids_ST = to_device(pack.input_ids_T, self.device)[None]
         split_at = first_masked_layer(streams) if self.share_trunk else None
         if split_at is None:
@@ -95,7 +95,7 @@ class StreamedModel:
 
     @torch.inference_mode()
     def losses_SR(self, pack: Pack, streams: Sequence[HeadSet], *, mask: Mask = "uniform") -> torch.Tensor:
-        """Cross-entropy in nats of every token of the packed windows under every stream, float32."""
+        """The cross-entropy in nats of every token of the packed windows under every stream, float32 [S, R]."""
         rows_R, targets_R = (to_device(x, self.device) for x in (pack.predicting_rows_R, pack.targets_R))
         hidden_STC = self.hidden_STC(pack, streams, mask=mask)
         return torch.stack([self._token_losses_R(hidden[rows_R], targets_R) for hidden in hidden_STC])
@@ -104,7 +104,7 @@ class StreamedModel:
     def answers_SR(
         self, pack: Pack, rows_R: torch.Tensor, streams: Sequence[HeadSet], *, mask: Mask = "uniform"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(losses [S, R] float32, correct [S, R] bool) of the tokens that the given positions of the row predict."""
+        """The losses [S, R] float32 and correctness [S, R] bool of the tokens that positions `rows_R` predict."""
         targets_R = to_device(pack.input_ids_T[rows_R + 1], self.device)
         hidden_SRC = self.hidden_STC(pack, streams, mask=mask)[:, to_device(rows_R, self.device)]
         losses = torch.stack([self._token_losses_R(hidden, targets_R) for hidden in hidden_SRC])

@@ -1,1 +1,1 @@
-"""The device at work: memory budgets, overlapped reading and copying, progress, locks."""
+"""Use of the device: its choice and lock, token budgets, overlapped reading and copying, progress."""

@@ -1,4 +1,4 @@
-"""One device, one process: a lock per device, so that runs on one machine never share one.
+"""A lock per device, so that processes on one machine never share one.
 
 A pool limits how many runs work at once, not where. The lock is the operating system's: it is gone with its process,
 however that ends.
@@ -27,7 +27,7 @@ class HeldDevice:
     lock: TextIOWrapper
 
     def release(self) -> None:
-        """Give it back."""
+        """Unlock the device."""
         self.lock.close()
 
 

@@ -1,4 +1,4 @@
-"""The devices of this machine: how many there are, which one this process has, and what it is.
+"""The devices of this machine: how many there are, which one this process uses, and its name.
 
 `python -m attninf_assets.influence.runtime.devices` prints how many there are, for the pool's limit.
 """

@@ -1,4 +1,4 @@
-"""Results on their way from the device to the host, so that the device already has its next work when they are read."""
+"""Copies of results from the device to the host that do not keep the device waiting for its next work."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 class Arriving:
-    """A tensor's values on their way to the host.
+    """A tensor whose values are being copied to the host.
 
-    The copy is queued behind the work that makes them, and reading waits for that work only."""
+    The copy is queued behind the work that makes them, and reading waits for that work only.
+    """
 
     def __init__(self, values: torch.Tensor) -> None:
         self._ready: torch.cuda.Event | None = None
@@ -25,7 +26,7 @@ class Arriving:
             self._host = values.cpu()
 
     def numpy(self) -> np.ndarray:
-        """The values, once they are there."""
+        """The values; waits until they are on the host."""
         if self._ready is not None:
             self._ready.synchronize()
         return self._host.numpy()

@@ -1,4 +1,4 @@
-"""Making the next item while this one is in use."""
+"""Prefetching: a thread makes the next items while this one is in use."""
 
 import queue
 import threading

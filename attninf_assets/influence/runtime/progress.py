@@ -1,4 +1,4 @@
-"""Progress of long work: how much is done, how fast, how long still, and how much of the device it uses."""
+"""Reports on long work: how much is done, how fast, how long still, and how much of the device's peak is used."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Progress:
     total: int
     tokens: int
     seconds: float
-    seconds_waiting: float = 0.0  # for the next text: at most so long the device had nothing to do
+    seconds_waiting: float = 0.0  # spent waiting for the next text: the device was idle no longer than that
     peak_share: float | None = None  # useful FLOP/s over the device's own matrix-product peak, measured
 
     @property
@@ -55,11 +55,11 @@ OnProgress = Callable[[Progress | BudgetHalved], None]
 
 
 def ignore_progress(_: Progress | BudgetHalved) -> None:
-    """Does nothing with a report; the default."""
+    """A receiver of progress reports that does nothing with them; the default."""
 
 
 class ProgressClock:
-    """Adds up work done and reports it, at most every `every` seconds and once at the end.
+    """A counter of work done that reports it, at most every `every` seconds and once at the end.
 
     `peak_flops`: what the device can do, FLOP/s; with it the reports say how much of that the work used.
     """
@@ -90,7 +90,7 @@ class ProgressClock:
             self.report(self._progress(now - self._started))
 
     def waited(self, seconds: float) -> None:
-        """Count time in which the next text was not there yet."""
+        """Count seconds in which the next text was not there yet."""
         self._waiting += seconds
 
     def _progress(self, seconds: float) -> Progress:

@@ -1,4 +1,4 @@
-"""How many tokens a device computes at once: halved where its memory runs out, and remembered for the next run."""
+"""The number of tokens a device computes at once, halved where memory runs out and remembered for the next run."""
 
 import gc
 import hashlib
@@ -28,12 +28,12 @@ _BEFORE_MORE = 8  # batches that fit before more is tried again
 
 
 class TokenBudget:
-    """Tokens computed at once, start tokens included, on one device for one model and window.
+    """The number of tokens computed at once, start tokens included, on one device for one model and window.
 
     It is halved where the device's memory runs out. If what was tried was most of it, so much does not fit: with
     `memory`, a directory, that is kept there under `of` (what the budget is for), and the next budget made for the same
-    starts from it; delete the file to forget. If it was little, something else had the device's memory for a while:
-    the budget grows back.
+    starts from it; delete the file to forget. If it was little, something else had the device's memory for a while: the
+    budget grows back.
     """
 
     def __init__(self, tokens: int, *, memory: Path | None = None, of: Mapping[str, str | int] | None = None) -> None:

@@ -1,1 +1,1 @@
-"""The fast path compared with the model's own forward pass, before anything is scored."""
+"""Verification of a loaded model: fast paths are compared with slow ones before anything is scored."""

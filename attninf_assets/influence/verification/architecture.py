@@ -1,8 +1,8 @@
-"""The packed path compared with what the model itself computes.
+"""Comparison of the packed, masked path with the model's own forward pass.
 
-Most architectures hand their attention to transformers' interface and the packed path is exact. One that bypasses it
-in some layer, or adds something this project does not know, would give wrong scores quietly; so it is compared on load
-and refused by name.
+Most architectures hand their attention to transformers' interface and the packed path is exact. One that bypasses it in
+some layer, or adds something this project does not know, would give wrong scores quietly; so it is compared on load and
+refused by name.
 """
 
 import logging
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Check:
-    """The check's documents, the losses expected of them, and how far a candidate's may differ."""
+    """A comparison to put a model through: documents, the losses expected, and how far found ones may differ."""
 
     packed: Pack
     streams: Sequence[HeadSet]  # base model, masked model
@@ -102,7 +102,7 @@ def check_architecture(model: Any, packed: Pack, *, exact: bool) -> tuple[Check,
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """Hold the model's parameters in float32 inside the block, which loses nothing of them.
+    """A block in which the model's parameters are float32; they are given back unchanged.
 
     Buffers stay as they are: some are float32 in a 16-bit model.
     """
@@ -117,6 +117,7 @@ def in_float32(model: Any) -> Iterator[None]:
 
 
 def check_documents(model: Any, start_token: int, max_tokens: int) -> Pack:
+    """Two packed documents of seeded random tokens, one of them longer than any sliding window that applies."""
     config = model.config.get_text_config()
     rng = random.Random(0)  # noqa: S311
     lengths = (_length_beyond_windows(config, max_tokens), 9)

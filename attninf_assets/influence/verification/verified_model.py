@@ -1,4 +1,4 @@
-"""Before a model scores anything: the fast path is compared with the slow one, and what disagrees is not used."""
+"""The choice of the fastest way to run a model that agrees with the plain one, made before anything is scored."""
 
 import logging
 from dataclasses import replace

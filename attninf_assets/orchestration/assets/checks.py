@@ -1,4 +1,4 @@
-"""What must hold of the tables, looked up in the tables themselves and not in the code that wrote them."""
+"""Asset checks of whole tables; each looks in the tables themselves and shares no code with what wrote them."""
 
 from collections import Counter
 
@@ -48,7 +48,7 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=score_thresholds)
 def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResult:
-    """Per domain, what is at or above the threshold reaches the asked fraction; without its last one it does not."""
+    """In each domain, the documents at or above the threshold reach the asked fraction, and without the last do not."""
     with connect(lake.tables(), "scores", "thresholds") as connection:
         wrong = domains_not_at_their_fraction(connection)
         n_domains = count_rows(connection, "thresholds")
@@ -60,7 +60,7 @@ def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResul
 
 @dg.asset_check(asset=selected_subset)
 def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckResult:
-    """Per domain, as many documents and tokens are selected as the thresholds count, all by the selector in use."""
+    """In each domain, as many documents and tokens are selected as the thresholds count, all by the selector in use."""
     fingerprint = current_fingerprint(lake.storage_root())
     with connect(lake.tables(), "selected_subset", "thresholds") as connection:
         differing = domains_not_as_counted(connection, selector_fingerprint=fingerprint)
@@ -72,7 +72,7 @@ def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckRes
 
 @dg.asset_check(asset=training_corpus)
 def training_corpus_is_its_manifest(lake: LakeResource) -> dg.AssetCheckResult:
-    """Every file is there with the rows and the sha256 the manifest gives it, and nothing else is."""
+    """Every file of the training corpus has the rows and the sha256 that its manifest says, and there are no others."""
     faults = verify_training_corpus(lake.storage_root())
     return dg.AssetCheckResult(passed=not faults, metadata={"faults": dg.MetadataValue.json(faults[:20])})
 

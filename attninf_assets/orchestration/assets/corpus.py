@@ -1,4 +1,4 @@
-"""The corpus as it landed."""
+"""The asset `raw_corpus`: the index of the corpus, shard by shard."""
 
 from functools import partial
 
@@ -28,10 +28,12 @@ SOURCE_VERSION = "source_version"  # metadata: the file as it was listed just be
 )
 @transient_faults_retried
 def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource) -> PartitionEvents:
-    """The documents of each shard, indexed where they landed.
+    """The index of the corpus: a row in `tables/documents` for each document of the shard, without its text.
 
-    `tables/documents` has a row per document with its source, size and text hash, and no text. Rows that cannot be
-    documents are in `tables/quarantine` with the reason."""
+    It says which documents there are to score, where the text of each lies, and by a hash whether that text is still
+    the one that was scored. Rows of the source file that cannot be documents are in `tables/quarantine` with the
+    reason.
+    """
     tables, sources = lake.tables(), corpus.open()
 
     def index(key: str) -> dg.MaterializeResult:

@@ -1,4 +1,4 @@
-"""How far the scores are, and what the rest would cost."""
+"""The assets `score_coverage` and `rescoring_preview`: which scores are current, and what the rest would cost."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -42,12 +42,15 @@ from attninf_assets.store.tables import Lake
 def score_coverage(
     context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:
-    """How many shards of each domain are scored by the selector in use, looked up in the tables themselves.
+    """The number of shards of each domain in each state of scoring, and what scoring has cost, in the metadata.
 
-    Current: every document is scored by this selector. Stale: some are not. Missing: none is. Failed: stale or missing,
-    and the last run failed. Not indexed: landed and registered, without documents. Source gone: the file is no longer
-    there, whatever its scores. Also what scoring by this selector ran at and cost, shard by shard, and predicted
-    against actual cost where it was previewed."""
+    It shows what is left to score before a selection is complete, looked up in the tables themselves; where the
+    rescoring was previewed, predicted cost stands beside actual cost.
+
+    Current: every document is scored by the selector in use. Stale: some are not. Missing: none is. Failed: stale or
+    missing, and the last run failed. Not indexed: landed and registered, without documents. Source gone: the file is no
+    longer there, whatever its scores.
+    """
     tables = lake.tables()
     fingerprint = current_fingerprint(tables.root)
     states = states_of_shards(context.instance, corpus, tables, selector_fingerprint=fingerprint)
@@ -90,7 +93,7 @@ def states_of_shards(
 
 
 class PreviewConfig(dg.Config):
-    """What a run may say about the rescoring ahead."""
+    """Run configuration of `rescoring_preview`: the approval, and rates to use instead of the measured ones."""
 
     confirm: bool = Field(default=False, description="Approve a rescoring above the spending limit.")
     tokens_per_second: float | None = Field(
@@ -103,10 +106,12 @@ class PreviewConfig(dg.Config):
 def rescoring_preview(
     context: dg.AssetExecutionContext, config: PreviewConfig, lake: LakeResource, cost: CostResource
 ) -> dg.MaterializeResult:
-    """What scoring everything that has no current score would cost, before it runs: documents, tokens, hours, money.
+    """An estimate of what scoring all documents without a current score takes: tokens, device hours, money.
 
-    Tokens are estimated from bytes. Above the spending limit it fails until materialized with `confirm`; where one is
-    set, no run scores anything by a selector whose preview was not approved."""
+    It lets somebody see and approve the cost before it is spent. Above the spending limit it fails until it is
+    materialized with `confirm`; where a limit is set, no run scores anything by a selector whose preview was not
+    approved. Tokens are estimated from bytes. All figures are in the metadata.
+    """
     tables = lake.tables()
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores", "scoring_runs") as connection:

@@ -1,6 +1,7 @@
-"""What the lineage begins with and what assets write beside their own table: nothing that Dagster materializes.
+"""External assets: source files, the pretrained model, and tables that other assets write beside their own.
 
-External assets are never materialized, so no automation condition may wait for one: see `rescoring`.
+They show where the lineage begins and where all tables come from. Dagster never materializes them, so no automation
+condition may wait for one: see `rescoring`.
 """
 
 import dagster as dg
@@ -10,7 +11,7 @@ from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, ta
 
 
 def source_files(corpus: dg.ConfigurableResource) -> dg.AssetSpec:
-    """The files that the corpus file's globs match."""
+    """The external asset `source_files`: the files that the corpus file's globs match."""
     assert isinstance(corpus, CorpusResource)
     return dg.AssetSpec(
         "source_files",
@@ -25,7 +26,7 @@ def source_files(corpus: dg.ConfigurableResource) -> dg.AssetSpec:
 
 
 def pretrained_model(selector: dg.ConfigurableResource) -> dg.AssetSpec:
-    """The model that `selector_model` pins."""
+    """The external asset `pretrained_model`: the model that `selector_model` pins."""
     assert isinstance(selector, SelectorResource)
     return dg.AssetSpec(
         "pretrained_model",

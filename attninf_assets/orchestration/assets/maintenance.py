@@ -1,4 +1,4 @@
-"""Keeping the lake healthy: an asset that does it, and the schedule that runs it."""
+"""The asset `lake_maintenance`, the job that materializes it, and the schedule that runs the job every night."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from attninf_assets.store.maintenance import RETENTION, maintain
 
 
 class MaintenanceConfig(dg.Config):
-    """What maintenance may delete."""
+    """Run configuration of `lake_maintenance`: how long old versions of the tables are kept."""
 
     retention_days: float = Field(
         default=RETENTION / timedelta(days=1),
@@ -31,9 +31,12 @@ _FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_wind
 def lake_maintenance(
     context: dg.AssetExecutionContext, config: MaintenanceConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """Small files merged, files that no version within the retention needs deleted, leftovers of killed runs swept.
+    """The report, in the metadata, of a maintenance of the lake: files merged, deleted and swept.
 
-    Safe beside running backfills. Scores by earlier selectors can be read by table version until this deletes them."""
+    It keeps the tables fast to read and the storage small: small files are merged, files that no version within the
+    retention needs are deleted, and so is what killed runs left behind. Safe beside running backfills. Scores by
+    earlier selectors can be read by table version until this deletes them.
+    """
     tables = lake.tables()
     in_use = current_fingerprint(tables.root) if has_selector(tables.root) else None
     cared, swept = maintain(tables, retention=timedelta(days=config.retention_days), selector_fingerprint=in_use)

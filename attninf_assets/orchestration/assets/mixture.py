@@ -1,4 +1,4 @@
-"""What a trainer reads."""
+"""The asset `training_corpus`: the files that a trainer reads."""
 
 from dataclasses import asdict
 
@@ -25,7 +25,7 @@ from attninf_assets.selector.stored import current_fingerprint
 
 
 class MixConfig(dg.Config):
-    """What a run may choose about the mix."""
+    """Run configuration of `training_corpus`: weights of corpus and selection, seed, and size of the files."""
 
     corpus_weight: float = Field(default=1.0, description="Copies of every document; fractions are drawn by seed.")
     selected_weight: float = Field(default=1.0, description="Further copies of every selected document.")
@@ -47,9 +47,11 @@ class MixConfig(dg.Config):
 def training_corpus(
     context: dg.AssetExecutionContext, config: MixConfig, corpus: CorpusResource, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """The full corpus plus the selected subset at given weights (paper: 1 and 1), shuffled globally by seed.
+    """The training data: zstd Parquet files of `doc_id, domain, text, source`, and the `manifest.json` that names them.
 
-    zstd Parquet files under `training_corpus/` and a `manifest.json` that names them with counts and hashes."""
+    A trainer reads these files: the full corpus plus the selected subset at given weights (paper: 1 and 1), shuffled
+    globally by seed. They lie under `training_corpus/`; the manifest has the counts and hashes of every file.
+    """
     tables, sources = lake.tables(), corpus.open()
     fingerprint = current_fingerprint(tables.root)
     provenance = mix_provenance(tables, selector_fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""What must hold of each shard, looked up in the tables themselves and not in the code that wrote them."""
+"""Asset checks of one shard at a time; each looks in the tables themselves and shares no code with what wrote them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Attention influence scores, shard by shard."""
+"""The asset `attention_influence_scores`: the scores of the corpus, shard by shard."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -44,10 +44,13 @@ if TYPE_CHECKING:
 def attention_influence_scores(
     context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource, cost: CostResource
 ) -> PartitionEvents:
-    """How much each document's loss rises when the retrieval heads are masked.
+    """A row for each document: the losses of base and reference model, nats per token, and the score they make.
 
-    The attention influence score is (loss_reference - loss_base) / loss_base. Only documents whose text or whose
-    selector changed are scored; a partition that is current is left as it is. An interrupted run is continued."""
+    The attention influence score, (loss_reference - loss_base) / loss_base, is how much a document's loss rises when
+    the retrieval heads are masked; documents where it is high are taken for reasoning-intensive (arXiv 2505.07293).
+    Only documents whose text or whose selector changed are scored; a partition that is current is left as it is. An
+    interrupted run is continued.
+    """
     tables, sources = lake.tables(), corpus.open()
 
     def score(key: str) -> dg.MaterializeResult:

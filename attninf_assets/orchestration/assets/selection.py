@@ -1,4 +1,4 @@
-"""What is kept: a score threshold per domain, and the documents at or above it."""
+"""The assets `score_thresholds` and `selected_subset`: a threshold per domain, and the documents at or above it."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from attninf_assets.store.query import connect
 
 
 class SelectionConfig(dg.Config):
-    """What a run may choose about the selection."""
+    """Run configuration of `score_thresholds`: the fraction to keep, what it counts, and the coverage it requires."""
 
     fraction: float = Field(default=0.2, description="Share of each domain that is kept, above 0, at most 1.")
     budget: Literal["documents", "tokens"] = Field(
@@ -46,9 +46,12 @@ class SelectionConfig(dg.Config):
 def score_thresholds(
     context: dg.AssetExecutionContext, config: SelectionConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """Per domain, the score and doc_id of the last document kept when the wanted fraction is kept, computed by DuckDB.
+    """A row for each domain: score and doc_id of the last document kept, and how much of the domain that keeps.
 
-    Documents rank by (score, doc_id), so the number kept is exact. Only scores of the selector in use count."""
+    Scores are comparable only inside a domain, so each domain has a threshold of its own, which keeps the wanted
+    fraction of its documents or tokens. Documents rank by (score, doc_id), so the number kept is exact. Only scores of
+    the selector in use count.
+    """
     tables = lake.tables()
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores") as connection:
@@ -92,7 +95,10 @@ def score_thresholds(
 )
 @transient_faults_retried
 def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    """The documents at or above their domain's threshold: the reasoning-intensive part of the corpus, by id."""
+    """A row for each selected document: doc_id, score and tokens of those at or above their domain's threshold.
+
+    It is the reasoning-intensive part of the corpus, which `training_corpus` repeats. Texts are not copied into it.
+    """
     tables = lake.tables()
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "scores", "thresholds") as connection:

@@ -1,4 +1,4 @@
-"""The selector: a small pretrained LM, the probes it is tried on, and its retrieval heads."""
+"""The assets `selector_model`, `retrieval_probes` and `retrieval_heads`: a small pretrained LM becomes the selector."""
 
 import json
 from typing import Literal
@@ -45,9 +45,12 @@ _N_SENTENCES = 10_000  # candidates for the probes' values
 def selector_model(
     context: dg.AssetExecutionContext, selector: SelectorResource, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """The small pretrained LM that scores, pinned under `selectors/<model_digest>/` as a plain Hugging Face directory.
+    """The weights, config and tokenizer of the LM that scores: a Hugging Face directory, `selectors/<model_digest>/`.
 
-    Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is run."""
+    It is pinned, as scores can be compared only where one and the same model made them: what happens to the source
+    later changes nothing. Weights come from safetensors or GGUF, never from pickles, and no code that travels with a
+    model is run.
+    """
     from attninf_assets.selector.building import pin_selector_model
 
     root = lake.storage_root()
@@ -68,7 +71,7 @@ def selector_model(
 
 
 class ProbeConfig(dg.Config):
-    """What a run may choose about the probes."""
+    """Run configuration of `retrieval_probes`: number, length and seed of the probes."""
 
     n_probes: int | None = Field(
         default=None, description="How many probes. Unset: 800 as in the paper; 16 for the sample selector."
@@ -97,9 +100,12 @@ def retrieval_probes(
     corpus: CorpusResource,
     lake: LakeResource,
 ) -> dg.MaterializeResult:
-    """Synthetic 3-shot key-passage retrieval prompts, whose values are sentences from the corpus's own files.
+    """A row for each probe, a synthetic retrieval prompt: its text, its tokens and where the answer stands.
 
-    Sampled when materialized and then left standing: new shards never change the selector."""
+    Probes find the retrieval heads: an answer can only be copied from the probe's context, so heads that copy show
+    themselves. They are 3-shot key-passage prompts (arXiv 2505.07293). Values are sentences from the corpus's own
+    files, sampled when this is materialized and then left standing: new shards never change the selector.
+    """
     from attninf_assets.selector.building import probes_for_model
 
     tables = lake.tables()
@@ -132,7 +138,7 @@ def retrieval_probes(
 
 
 class HeadConfig(dg.Config):
-    """What a run may choose about the heads and the scores made with them."""
+    """Run configuration of `retrieval_heads`: which heads are masked and how, and the settings of scoring."""
 
     head_fraction: float = Field(default=0.05, description="Share of all heads that are masked, rounded up.")
     mask: Literal["uniform", "zero"] = Field(
@@ -162,10 +168,12 @@ class HeadConfig(dg.Config):
 def retrieval_heads(
     context: dg.AssetExecutionContext, config: HeadConfig, selector: SelectorResource, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """The attention heads that copy from context: the top 5 % by retrieval score on the probes.
+    """A row for each attention head: how much of the probes' answers it copies, and whether it is a retrieval head.
 
-    Masking them makes the reference model. `tables/head_scores` has every head's score. The data version is the
-    selector's fingerprint, the only thing that decides whether a score is current."""
+    Masking the retrieval heads, the top 5 % unless configured otherwise, makes the reference model, without which there
+    is no score. The table is `tables/head_scores`. The data version is the selector's fingerprint, the only thing that
+    decides whether a score is current.
+    """
     from attninf_assets.influence.model.pretrained import choose_numeric_class
     from attninf_assets.influence.runtime.devices import choose_device, claim_device
     from attninf_assets.selector.building import HeadSettings, build_selector

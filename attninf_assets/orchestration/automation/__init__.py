@@ -1,1 +1,1 @@
-"""What happens without anybody asking: new shards, rescoring, retirement."""
+"""Jobs and sensors: indexing of new shards, rescoring, retirement of shards, alerts."""

@@ -1,4 +1,4 @@
-"""How people hear of a failed run who are not looking: a message to the webhook of their chat."""
+"""The sensor that posts failed runs to a chat's webhook."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ _WILL_RETRY = "dagster/will_retry"  # Dagster's tag of runs that it launches aga
 
 
 class AlertError(Exception):
-    """An alert was not delivered. Says why, and nothing of the address: that is a secret."""
+    """An alert that was not delivered. The message says why and leaves out the address, which is a secret."""
 
 
 def alert_sensors(webhook: SecretStr | None) -> list[dg.SensorDefinition]:

@@ -1,4 +1,4 @@
-"""How new shards come in: the job that indexes them, and the sensor that notices them."""
+"""The job that indexes shards, and the sensor that requests it for new and replaced files."""
 
 import json
 

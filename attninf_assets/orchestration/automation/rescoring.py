@@ -1,4 +1,4 @@
-"""When scores are renewed without anybody asking: the policies, their conditions, and the sensor that acts on them.
+"""The automation conditions of each rescoring policy, and the sensor that acts on them.
 
 The conditions follow data versions, so materializing something unchanged asks for nothing, and a change is asked for
 once: a partition whose run failed waits for a person, a repaired shard or the next change. Only changes seen while the
@@ -31,9 +31,10 @@ _AUTOMATED = [
 def with_conditions(
     assets: Sequence[dg.AssetsDefinition], policy: RescorePolicy, *, previewed: bool
 ) -> list[dg.AssetsDefinition]:
-    """The assets, those that the policy renews with their automation conditions; on demand, none.
+    """The assets, with automation conditions on those that the policy renews; on demand, as they were given.
 
-    `previewed`: scores wait until a preview of their cost, itself renewed first, has succeeded."""
+    `previewed`: scores wait until a preview of their cost, itself renewed first, has succeeded.
+    """
     if policy is RescorePolicy.ON_DEMAND:
         return list(assets)
     rescore = _rescore_nightly() if policy is RescorePolicy.NIGHTLY else _rescore_at_once()
@@ -55,7 +56,10 @@ def with_conditions(
 
 
 def rescoring_sensors(policy: RescorePolicy) -> list[dg.SensorDefinition]:
-    """The sensor that requests what the conditions ask for: off until it is turned on in the UI; on demand, none."""
+    """The sensor that requests what the conditions ask for; an empty list where the policy is on demand.
+
+    It is off until it is turned on in the UI.
+    """
     if policy is RescorePolicy.ON_DEMAND:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The job that takes out shards whose source file is gone for good."""
+"""The job `retire_shards`: it takes shards whose source file is gone for good out of the tables."""
 
 import dagster as dg
 from pydantic import Field
@@ -9,7 +9,7 @@ from attninf_assets.store.retirement import retire_shard, stored_shards, to_reti
 
 
 class RetirementConfig(dg.Config):
-    """Which shards to retire."""
+    """Run configuration of `retire_shards`: the shards to take out."""
 
     shards: list[str] = Field(
         default=[],
@@ -23,7 +23,8 @@ def retire(
 ) -> None:
     """Takes the shards' rows out of scores, documents and quarantine, and deletes their partitions.
 
-    Refuses, before anything is deleted, a shard whose file is still there."""
+    Raises `ValueError`, before anything is deleted, for a shard whose file is still there, or that nobody knows.
+    """
     tables, sources = lake.tables(), corpus.open()
     partitions = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
     known = partitions | {f"{domain}.{name}" for domain, name in stored_shards(tables)}

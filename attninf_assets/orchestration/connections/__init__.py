@@ -1,1 +1,1 @@
-"""What the assets connect to, and the settings that say so."""
+"""Dagster resources, the settings they are made from, and clients of S3 and of the webserver."""

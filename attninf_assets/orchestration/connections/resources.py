@@ -1,4 +1,4 @@
-"""What the assets connect to: storage, the corpus, the selector's source."""
+"""The Dagster resources: storage, the corpus, the source of the selector's model, and the cost of device time."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ SAMPLE = "sample"
 
 
 class LakeResource(dg.ConfigurableResource):
-    """Where everything is stored: one root, a local path or `s3://bucket/prefix`."""
+    """The storage root, a local path or `s3://bucket/prefix`, under which everything is stored."""
 
     root: str = Field(description="Local path or s3://bucket/prefix (ATTNINF_ROOT).")
     s3: dg.ResourceDependency[S3Resource]
@@ -34,28 +34,28 @@ class LakeResource(dg.ConfigurableResource):
         return Lake(self.storage_root())
 
     def storage_root(self) -> Root:
-        """The root itself. Raises `ValueError` where it is neither kind."""
+        """The root itself. Raises `ValueError` for an address that is neither a local path nor s3://."""
         return Root.at(self.root, self.storage_options() if self.root.startswith("s3://") else NO_OPTIONS)
 
     def storage_options(self) -> StorageOptions:
-        """What gives the connection settings for `s3://` paths, through the S3 resource's own chain.
+        """A function that returns the connection settings for `s3://` paths, through the S3 resource's own chain.
 
-        It is asked whenever something is opened, and temporary credentials are renewed before they expire: for all at
+        It is called whenever something is opened, and temporary credentials are renewed before they expire: for all at
         once, so that what was opened with them may stay open.
         """
         return connection_to(self.s3, os.environ)
 
     def model_cache(self) -> Path:
-        """Where pinned models of an S3 root are kept locally once downloaded."""
+        """The local directory into which the pinned models of an S3 root are downloaded."""
         return Path(os.path.expanduser("~/.cache/attninf_assets"))
 
     def budget_memory(self) -> Path:
-        """Where this machine remembers how many tokens its devices hold at once, model by model."""
+        """The local directory that remembers how many tokens this machine's devices hold at once, model by model."""
         return self.model_cache() / "token_budgets"
 
 
 class CorpusResource(dg.ConfigurableResource):
-    """The corpus file: which domains there are and where their shards lie.
+    """The corpus file, which says what domains there are and where their shards lie.
 
     Dagster makes a new resource of this one for every run and every tick of a sensor, so each sees the file as it is.
     """
@@ -82,7 +82,7 @@ class CorpusResource(dg.ConfigurableResource):
 
 
 class SelectorResource(dg.ConfigurableResource):
-    """Where the selector's model comes from."""
+    """The source of the selector's model: a directory, a GGUF file, a revision on the hub, or the sample model."""
 
     source: str = Field(
         description="A Hugging Face directory, a .gguf file, org/name@revision, or 'sample' (ATTNINF_SELECTOR)."
@@ -96,7 +96,7 @@ class SelectorResource(dg.ConfigurableResource):
 
     @property
     def plan(self) -> ProbePlan:
-        """How many probes and how much evidence where a run does not say."""
+        """The default sizes of head detection and of its evidence, for the sample model or as in the paper."""
         return SAMPLE_PLAN if self.is_sample else PAPER_PLAN
 
     def resolved(self) -> str:
@@ -105,13 +105,13 @@ class SelectorResource(dg.ConfigurableResource):
 
 
 class CostResource(dg.ConfigurableResource):
-    """What device time costs, and what a rescoring may cost without being confirmed."""
+    """The price of device time, and the most that a rescoring may cost without being confirmed."""
 
     price_per_device_hour: float = Field(description="Money for an hour of one device (ATTNINF_DEVICE_HOUR_PRICE).")
     spending_limit: float | None = Field(description="Money; None where there is no limit (ATTNINF_BUDGET).")
 
     def refusal(self, estimate: Estimate) -> str | None:
-        """Why the estimate needs to be confirmed, None where it is within the spending limit."""
+        """The reason why the estimate needs to be confirmed; None where it is within the spending limit."""
         if self.spending_limit is None:
             return None
         if estimate.money is None:
@@ -122,7 +122,7 @@ class CostResource(dg.ConfigurableResource):
         return f"{would_cost}, above the spending limit of {self.spending_limit:,.2f}"
 
     def require_approval(self, root: Root, selector_fingerprint: str) -> None:
-        """Raises `ValueError` where there is a spending limit and the selector's last preview was not approved."""
+        """Raise `ValueError` where there is a spending limit and the selector's last preview was not approved."""
         if self.spending_limit is None:
             return
         approval = read_approval(root, selector_fingerprint)

@@ -1,4 +1,4 @@
-"""Connections to S3, one for all that asks for the same in this process: each renews its credentials for itself."""
+"""Connection settings of S3 that renew their credentials, shared by all that uses the same ones in this process."""
 
 import os
 import threading
@@ -19,9 +19,10 @@ _kept: dict[object, _Current] = {}
 
 
 def connection_to(s3: S3Resource, environment: Mapping[str, str]) -> _Current:
-    """What gives the connection settings as they are now, from the chain that resource and environment decide.
+    """A function that returns the connection settings as they are now, credentials renewed where that is due.
 
-    Without credentials, or once the settings or the files that hold them have changed, the chain is gone through anew.
+    Resource and environment decide the chain of credentials; equal ones share one function. Where the chain gave no
+    credentials, or the settings or the files that hold them have changed since, the chain is gone through anew.
     """
     settings = tuple((name, getattr(s3, name)) for name in type(s3).model_fields)
     variables = tuple(sorted(item for item in environment.items() if item[0].startswith("AWS_")))

@@ -1,4 +1,4 @@
-"""The ATTNINF_* settings, and the resources they make. The environment is read here and nowhere else."""
+"""The ATTNINF_* settings and the resources made from them. No other module reads the environment for settings."""
 
 import difflib
 import os
@@ -38,7 +38,7 @@ _WITHOUT = {"budget": "unlimited", "alert_webhook": "no alerts"}  # what it mean
 
 
 class RescorePolicy(StrEnum):
-    """When stale and missing scores are requested."""
+    """The policies by which stale and missing scores are requested: at once, every night, or only on demand."""
 
     AT_ONCE = "at_once"
     NIGHTLY = "nightly"
@@ -50,7 +50,7 @@ _Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """What the environment says, all of it with defaults; a title is what a value has to be."""
+    """The values of the ATTNINF_* environment variables, each with a default; a field's title says what it must be."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 

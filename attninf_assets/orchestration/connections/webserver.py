@@ -1,6 +1,6 @@
-"""A running Dagster webserver, asked over GraphQL.
+"""A client of a running Dagster webserver, over GraphQL.
 
-Nothing of Dagster is needed for it here: `requests`, which Dagster itself depends on, posts JSON.
+It needs nothing of Dagster: `requests`, which Dagster itself depends on, posts JSON.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _SECONDS_TO_ANSWER = 300.0  # the server goes through every partition for some o
 
 
 class WebserverError(RuntimeError):
-    """The server cannot be reached, is none of Dagster's, or could not answer; the message names its address."""
+    """A server that cannot be reached, is none of Dagster's, or could not answer; the message names its address."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Webserver:
         object.__setattr__(self, "url", self.url.rstrip("/"))
 
     def ask(self, document: str, **variables: Any) -> dict[str, Any]:
-        """The `data` of the answer to a GraphQL document. Raises `WebserverError`."""
+        """The `data` of the server's answer to a GraphQL document. Raises `WebserverError`."""
         try:
             response = requests.post(
                 f"{self.url}/graphql",

@@ -1,1 +1,1 @@
-"""How runs go: partitions, retries, liveness."""
+"""Running partitions: several in one run, retries, dead runs, backfills from outside."""

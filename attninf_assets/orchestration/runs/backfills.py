@@ -1,4 +1,4 @@
-"""Backfills of a running system from outside it: which partitions, launched as one, watched to the end.
+"""A client for backfills of a running system: choose partitions, launch one backfill of them, watch it to its end.
 
 Dagster launches backfills only through its webserver, so all of this is GraphQL: the documents below are what the
 installed version has to understand.
@@ -88,7 +88,7 @@ _PATIENCE = 60.0  # seconds that a server may be away while its backfill is watc
 
 
 class UnknownPartitionError(ValueError):
-    """An asset, or a partition of it, that the server does not have."""
+    """The server does not have the asset named, or not that partition of it."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class PartitionedAsset:
 
     @classmethod
     def at(cls, server: Webserver, name: str) -> "PartitionedAsset":
-        """Raises `UnknownPartitionError` where the server has no such asset or it has no partitions."""
+        """The asset as the server has it. Raises `UnknownPartitionError` if there is none, or it has no partitions."""
         node = server.ask(PARTITIONS, asset=_key(name))["assetNodeOrError"]
         if node["__typename"] != "AssetNode":
             raise UnknownPartitionError(f"{server.url}: there is no asset {name!r}, or its code location is not loaded")
@@ -110,7 +110,7 @@ class PartitionedAsset:
         return cls(server, name, tuple(node["partitionKeys"]))
 
     def only(self, keys: Sequence[str]) -> list[str]:
-        """The keys, each once. Raises `UnknownPartitionError` naming the first that is no partition."""
+        """The given keys without repetitions. Raises `UnknownPartitionError` naming the first that is no partition."""
         known = set(self.keys)
         for key in keys:
             if key not in known:
@@ -161,14 +161,14 @@ class PartitionedAsset:
 
 @dataclass(frozen=True)
 class BackfillProgress:
-    """How far a backfill is. Counts are of partitions."""
+    """A report on how far a backfill is; counts are of partitions."""
 
     status: str  # Dagster's BulkActionStatus
     targeted: int
     materialized: int
     failed: int
     in_progress: int
-    seconds: float  # since it is watched
+    seconds: float  # since watching began
     error: str | None
 
     @property
@@ -206,7 +206,7 @@ class Backfill:
         return f"{self.asset.server.url}/runs/b/{self.backfill_id}"
 
     def progress(self, *, since: float) -> BackfillProgress:
-        """How far it is; `since` on the monotonic clock."""
+        """How far the backfill is now; `since` is when watching began, in seconds on the monotonic clock."""
         answer = self.asset.server.ask(WATCH, backfill=self.backfill_id)["partitionBackfillOrError"]
         if answer["__typename"] != "PartitionBackfill":
             raise WebserverError(f"{self.url}: {answer.get('message', answer['__typename'])}")
@@ -223,7 +223,10 @@ class Backfill:
         )
 
     def watch(self, *, every: float = 2.0, patience: float = _PATIENCE) -> Iterator[BackfillProgress]:
-        """What has changed, as it does, until the backfill's end. A server may be away for `patience` seconds."""
+        """The backfill's progress each time it changes, until its end.
+
+        Asks every `every` seconds. Raises `WebserverError` where the server does not answer for `patience` seconds.
+        """
         since = answered = time.monotonic()
         seen: tuple[int, ...] = ()
         while True:

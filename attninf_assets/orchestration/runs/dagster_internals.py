@@ -1,4 +1,4 @@
-"""What is used of Dagster beyond its public interface, gathered on one page; checked against 1.13.27.
+"""Every private name of Dagster that this project uses, and for what; checked against 1.13.27.
 
 A minor version may rename or change any of it: the dependency ends below the next one, and a test compares the
 behaviour relied on, and the version, with what is written here.

@@ -1,8 +1,8 @@
-"""Runs that died with their machine are noticed: each run holds a lock that its process cannot outlive.
+"""Detection of runs whose process has died: each run holds a lock on a file that its process cannot outlive.
 
 The executor takes the lock, the launcher (named in dagster.yaml) looks at it when Dagster's run monitoring asks, and
-the operating system gives it back with the process, however that ends. A run whose lock is free has died; one without
-a lock file here, or with one from another host, may live elsewhere and is left alone.
+the operating system gives it back with the process, however that ends. A run whose lock is free has died; one without a
+lock file here, or with one from another host, may live elsewhere and is left alone.
 """
 
 import fcntl
@@ -52,7 +52,7 @@ def is_dead(lock: Path) -> bool:
 
 
 def sweep_unseen(locks: Path) -> None:
-    """Forget the files of this host's processes that were killed before their locks could be seen."""
+    """Delete the lock files of this host's processes that were killed before their locks could be seen."""
     for unseen in locks.glob(".*"):
         if is_dead(unseen):
             unseen.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def sweep_unseen(locks: Path) -> None:
 
 @contextmanager
 def living_run(instance: dg.DagsterInstance) -> Iterator[str]:
-    """The id of a run to be executed in this process, inside the block, while its lock is held."""
+    """Hold the lock of a run to be executed in this process for the length of the block; yields the run's id."""
     run_id = str(uuid.uuid4())
     with held_while_running(_lock_of(instance, run_id)):
         yield run_id
@@ -106,7 +106,7 @@ living_in_process_executor = dg.ExecutorDefinition(
 
 
 class LockCheckingRunLauncher(dg.DefaultRunLauncher):
-    """Dagster's launcher for one machine, which also knows whether a run is dead, whoever launched it."""
+    """Dagster's launcher for one machine, extended to say whether a run is dead, whoever launched it."""
 
     @property
     def supports_check_run_worker_health(self) -> bool:

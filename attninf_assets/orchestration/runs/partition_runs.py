@@ -1,8 +1,8 @@
-"""Assets whose runs go through several partitions, each on its own: its own event, at once, or its own error.
+"""Assets that materialize several partitions in one run, each with an event, checks and errors of its own.
 
 What a run's one result says, Dagster says of every partition alike: one data version, one provenance, all at the end.
-So such an asset emits each partition's materialization itself, as soon as the partition is finished, with the very
-tags that Dagster gives a run of that partition alone, and then a result that makes no materializations.
+So such an asset emits each partition's materialization itself, as soon as the partition is finished, with the very tags
+that Dagster gives a run of that partition alone, and then a result that makes no materializations.
 """
 
 import warnings
@@ -26,10 +26,10 @@ _NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
 
 @dataclass(frozen=True)
 class PartitionCheck:
-    """A check of one partition at a time."""
+    """An asset check that judges one partition at a time; its description is the docstring of `judge`."""
 
     asset: dg.AssetKey
-    judge: Callable[[str, LakeResource], dg.AssetCheckResult]  # the partition's key, where its rows are
+    judge: Callable[[str, LakeResource], dg.AssetCheckResult]  # of a key, in the lake with its rows
 
     def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
         """The check of one partition, as an event about the partition's last materialization."""
@@ -51,7 +51,7 @@ class PartitionCheck:
         )
 
     def definition(self) -> dg.AssetChecksDefinition:
-        """The check over all partitions of a run."""
+        """The asset check for Dagster, which judges all partitions of a run."""
 
         def evaluated(
             context: dg.AssetCheckExecutionContext, lake: LakeResource
@@ -72,12 +72,12 @@ class PartitionCheck:
 
 
 class HopelessError(Exception):
-    """The `__cause__` would befall every partition that is left: the run ends with it, no other is visited."""
+    """Ends a run at once, as its `__cause__` would befall every partition that is left."""
 
 
 @contextmanager
 def every_partition_concerned() -> Iterator[None]:
-    """What fails in this block fails for every partition of the run."""
+    """A block whose failure concerns every partition of the run: any exception in it becomes a `HopelessError`."""
     try:
         yield
     except Exception as error:
@@ -91,7 +91,7 @@ def each_partition(
     lake: LakeResource,
     checks: Sequence[PartitionCheck],
 ) -> PartitionEvents:
-    """The events of a run: `materialize` is called for one partition key after the other.
+    """The events of a run over several partitions: `materialize` is called for one partition key after the other.
 
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.

@@ -1,4 +1,4 @@
-"""The one partitioning of the project, and the pool its device work queues in."""
+"""The partitioning by shard, which all partitioned assets share, and the pool in which device work queues."""
 
 import dagster as dg
 

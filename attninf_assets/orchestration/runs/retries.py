@@ -1,4 +1,4 @@
-"""Which failures are worth another try, and how long to wait before it."""
+"""Which errors are transient, and the decorator that retries an asset after them."""
 
 import errno
 import functools
@@ -34,8 +34,8 @@ _REFUSED = re.compile(
 def is_transient(error: BaseException) -> bool:
     """Whether the same run may well succeed later: storage or network that failed, a lost race, a busy device.
 
-    Bad input (`ValueError`) and our own mistakes are not, nor is a file that is missing or may not be read, storage
-    that refuses us or our credentials, or a full disk. Of several errors one that is transient is enough.
+    Not transient are bad input (`ValueError`), our own mistakes, a file that is missing or may not be read, storage
+    that refuses us or our credentials, and a full disk. Of several errors one that is transient is enough.
     """
     if isinstance(error, ExceptionGroup):
         return any(map(is_transient, error.exceptions))
