@@ -35,10 +35,12 @@ class IndexedShard:
 
     @property
     def n_documents(self) -> int:
+        """The number of the shard's documents."""
         return self.documents.num_rows
 
     @property
     def n_refused(self) -> int:
+        """The number of rows that were refused."""
         return self.quarantine.num_rows
 
 

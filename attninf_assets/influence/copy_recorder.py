@@ -54,6 +54,7 @@ class AnswerInContext:
 
     @classmethod
     def of(cls, probe: Probe, ids_T: torch.Tensor) -> "AnswerInContext":
+        """The positions for `probe`; `ids_T` are its tokens in the row."""
         first, end = probe.answer_start - 1, probe.answer_end - 1
         positions_L = torch.arange(end, device=ids_T.device)
         in_span_L = (positions_L >= probe.span_start) & (positions_L < probe.span_end)

@@ -42,6 +42,7 @@ class Detection:
     evidence: HeadEvidence
 
     def to_json(self) -> str:
+        """The detection and its evidence as JSON, which `from_json` reads."""
         found = asdict(self.detection) | {
             "scores_LH": self.detection.scores_LH.tolist(),
             "deviations_LH": self.detection.deviations_LH.tolist(),
@@ -51,6 +52,7 @@ class Detection:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
+        """The detection that `to_json` wrote."""
         stored = json.loads(text)
         found, evidence = stored["detection"], stored["evidence"]
         return cls(

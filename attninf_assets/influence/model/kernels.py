@@ -33,6 +33,7 @@ class Documents:
 
     @property
     def longest(self) -> int:
+        """The number of tokens of the longest document."""
         return max(end - start for start, end in self.bounds)
 
 

@@ -1,4 +1,4 @@
-"""Which heads are switched off, and what a switched-off head computes instead.
+"""Masks of query heads, and the running mean that a masked head outputs.
 
 Shapes: S streams (one model variant each), H query heads, K key/value heads, T tokens, D head dimension.
 """

@@ -56,6 +56,7 @@ class StreamedModel:
 
     @property
     def device(self) -> torch.device:
+        """The device that the model's parameters are on."""
         return self.model.device
 
     @cached_property

@@ -31,14 +31,17 @@ class Progress:
 
     @property
     def tokens_per_second(self) -> float:
+        """Tokens done per second so far; 0 before any time has passed."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def seconds_left(self) -> float:
+        """Seconds that the rest takes at the rate so far; infinite before anything is done."""
         return self.seconds * (self.total - self.done) / self.done if self.done else float("inf")
 
     @property
     def idle_share(self) -> float:
+        """Share of the time so far that was spent waiting for the next text, 0 to 1."""
         return self.seconds_waiting / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:

@@ -173,6 +173,7 @@ class BackfillProgress:
 
     @property
     def has_ended(self) -> bool:
+        """Whether the backfill has ended, whatever its outcome."""
         return self.status in ENDED
 
     @property

@@ -110,7 +110,7 @@ class LockCheckingRunLauncher(dg.DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Yes: run monitoring asks."""
+        """True: Dagster's run monitoring asks this launcher whether runs are alive."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
