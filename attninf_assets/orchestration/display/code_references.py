@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
+
+from attninf_assets.orchestration.runs.dagster_internals import DecoratedOpFunction
 
 
 def with_code_references(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:

@@ -16,6 +16,10 @@ Partitions with events of their own, in `partition_runs`:
   `get_input_event_pointer_tag`: the tags by which Dagster tells what a materialization was made from.
 - `DEFAULT_DATA_VERSION`, `NULL_EVENT_POINTER`: the values of these tags for an input without a materialization.
 - `extract_data_version_from_entry`: the data version that an event gave its asset.
+
+Links to the code, in `display/code_references`:
+
+- `DecoratedOpFunction`: what an asset's op computes by; its `decorated_fn` is the function as it was written.
 """
 
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
@@ -29,6 +33,7 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
+from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 
@@ -42,6 +47,7 @@ __all__ = [
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "AssetCheckEvaluationTargetMaterializationData",
     "CheckRunHealthResult",
+    "DecoratedOpFunction",
     "LaunchRunContext",
     "WorkerStatus",
     "extract_data_version_from_entry",
