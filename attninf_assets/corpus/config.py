@@ -29,7 +29,7 @@ _FIXED_PARTS = {"s3": (1, "bucket"), "hf": (3, "repository (hf://datasets/organi
 
 @dataclass(frozen=True)
 class Glob:
-    """Which files are a domain's."""
+    """The glob by which a domain's files are known, cut into a folder and a pattern below it."""
 
     written: str
     root: str  # its fixed prefix, a folder: absolute local path, s3://… or hf://…

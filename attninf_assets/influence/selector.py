@@ -44,6 +44,7 @@ class Selector:
 
     @property
     def head_set(self) -> HeadSet:
+        """The retrieval heads as a set, as a stream masks them."""
         return frozenset(self.heads)
 
     @property
