@@ -47,7 +47,9 @@ def score(
         Path | None,
         typer.Option(help="A selector as --save-heads wrote it, or a JSON list of [layer, head]. Unset: detected."),
     ] = None,
-    save_heads: Annotated[Path | None, typer.Option(help="Write the selector used to this file.")] = None,
+    save_heads: Annotated[
+        Path | None, typer.Option(help="Write the selector used to this file, before anything is scored.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of a window. Unset: 4096.")] = None,
     mask: Annotated[Mask | None, typer.Option(help="What a masked head does. Unset: uniform.")] = None,
     numeric_class: Annotated[
@@ -65,11 +67,12 @@ def score(
 
     Without --heads, the retrieval heads are detected with sentences of the texts themselves. OUT appears whole or not
     at all. Exit code 0: every row is scored; 3: OUT is written, but rows were refused (row and reason are on stderr);
-    2: bad input, nothing is written.
+    2: bad input, OUT is not written.
     """
     from attninf_assets.scores.file_scores import (
         documents_of,
         read_through,
+        require_apart,
         require_free,
         require_output,
         shard_of_file,
@@ -82,6 +85,7 @@ def score(
         require_output(out, source=source, force=force)
         if save_heads is not None:
             require_free(save_heads, force=force)
+            require_apart(save_heads, {"IN": source, "OUT": out, "--selector": model})
         settings = _given(max_tokens=max_tokens, mask=mask, numeric_class=numeric_class)
         detection = _given(seed=seed, n_probes=probes, probe_tokens=probe_tokens)
         known = None if heads is None else _known_heads(heads, settings, detection)
@@ -93,6 +97,8 @@ def score(
 
         selector = _selector(model, known, shard, settings, detection)
         _tell(f"retrieval heads: {', '.join(map(str, selector.heads))}; selector {selector.fingerprint}")
+        if save_heads is not None:
+            write_text(selector.to_json() + "\n", save_heads)
         of_texts, of_ids = tee(documents_of(shard, contents))
         scores = score_texts(
             model,
@@ -103,8 +109,6 @@ def score(
             on_progress=_tell,
         )
         write_scores(scores, out, selector=selector)
-        if save_heads is not None:
-            write_text(selector.to_json() + "\n", save_heads)
     _tell(f"{contents.n_documents:,} documents scored: {out}")
     if contents.n_refused:
         _tell(f"{contents.n_refused:,} rows refused")
@@ -228,9 +232,8 @@ def _problems_told(verb: str, problems: tuple[type[Exception], ...] = (ValueErro
         _tell(f"attninf {verb}: {error}")
         raise typer.Exit(BAD_INPUT) from None
     except OSError as error:
-        if error.filename is None:
-            raise
-        _tell(f"attninf {verb}: {error.filename}: {error.strerror}")
+        said = str(error).replace("\n", " ")
+        _tell(f"attninf {verb}: {said if error.filename is None else f'{error.filename}: {error.strerror}'}")
         raise typer.Exit(BAD_INPUT) from None
 
 

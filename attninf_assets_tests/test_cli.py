@@ -129,6 +129,52 @@ def test_a_file_in_the_way_is_replaced_only_by_force(model: Path, heads: Path, t
     assert len(out.read_text().splitlines()) == 3
 
 
+def test_the_files_that_are_written_are_no_others_that_are_named(model: Path, heads: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_rows(source, ROWS[:3], format="jsonl")
+    before = source.read_bytes()
+    cases: list[tuple[str, list[str | Path]]] = [
+        (f"{source}: is also IN", ["--out", source]),
+        (f"{source}: is also IN", ["--out", out, "--save-heads", source]),
+        (f"{out}: is also OUT", ["--out", out, "--save-heads", out]),
+    ]
+    for wanted, files in cases:
+        said = complaint(attninf("score", source, "--selector", model, "--heads", heads, *files, *COLUMNS, "--force"))
+        assert said == f"attninf score: {wanted}"
+    assert source.read_bytes() == before
+    assert not out.exists()
+
+
+def test_heads_are_saved_before_anything_is_scored(
+    model: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, saved, out = tmp_path / "in.jsonl", tmp_path / "selector.json", tmp_path / "out.jsonl"
+    write_rows(source, ROWS[:3], format="jsonl")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attninf_assets.selector.library.score_texts", interrupted)
+    result = attninf(
+        "score", source, "--selector", model, "--out", out, "--heads", heads, "--save-heads", saved, *COLUMNS
+    )
+    assert result.exit_code == 130
+    assert Selector.from_json(saved.read_text()).heads == (PLANTED,)
+    assert not out.exists()
+
+
+def test_a_store_that_does_not_answer_ends_with_one_line(model: Path, heads: Path, tmp_path: Path) -> None:
+    source = "s3://no-such-bucket/in.jsonl"
+    with pytest.MonkeyPatch.context() as away:
+        away.setattr("attninf_assets.scores.file_scores.read_shard", _not_there)
+        result = attninf("score", source, "--selector", model, "--out", tmp_path / "out.jsonl", "--heads", heads)
+    assert complaint(result) == "attninf score: When reading information for key: no network"
+
+
+def _not_there(*_: object) -> Iterator[object]:
+    raise OSError("When reading information for key: no network")
+
+
 @pytest.mark.parametrize(
     ("content", "options", "wanted"),
     [
@@ -187,10 +233,13 @@ def test_an_option_of_the_wrong_kind_is_refused_by_name(tmp_path: Path) -> None:
 
 
 class _NotDagster(BaseHTTPRequestHandler):
+    answer: tuple[int, bytes] = (404, b"<html>no such page</html>")
+
     def do_POST(self) -> None:
-        self.send_response(404)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.answer[0])
         self.end_headers()
-        self.wfile.write(b"<html>no such page</html>")
+        self.wfile.write(self.answer[1])
 
     def log_message(self, *_: object) -> None:
         """Tests are quiet."""
@@ -215,6 +264,18 @@ def test_a_backfill_without_a_server_to_ask_ends_with_one_line(another_server: s
         (another_server, f"{another_server}: is no Dagster webserver: /graphql answered with status 404 and no data"),
     ]:
         assert complaint(attninf("backfill", "--all", "--url", url)) == f"attninf backfill: {wanted}"
+
+
+@pytest.mark.parametrize(
+    "answer", ["[]", "{}", '{"data": null}', '{"data": {}}', '{"errors": []}', '{"errors": ["x"]}']
+)
+def test_a_server_that_answers_json_of_its_own_is_none_of_dagsters(
+    another_server: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_NotDagster, "answer", (200, answer.encode()))
+    assert complaint(attninf("backfill", "--all", "--url", another_server)) == (
+        f"attninf backfill: {another_server}: is no Dagster webserver: /graphql answered with status 200 and no data"
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "--missing"], ["web.a", "--stale"]])

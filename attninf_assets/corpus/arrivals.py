@@ -21,7 +21,7 @@ _WATCHED_AT_ONCE = 500  # young files remembered from one look to the next
 
 @dataclass(frozen=True)
 class Memory:
-    """What is kept from one comparison to the next: checksums of versions, and files that may still be written."""
+    """What the sensor remembers from one look at the source files to the next."""
 
     checksums: tuple[int, ...] = (0,) * _GROUPS  # over the versions dealt with, a 64-bit number per group
     young: Mapping[str, str] = field(default_factory=dict)  # versions of files that may still be written, by key
@@ -29,7 +29,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """The result of a comparison: shards to index, shards whose file is gone, and the memory for the next one."""
+    """Which shards are to be registered, indexed or named as gone, after one look at the source files."""
 
     new: list[LandedShard]
     replaced: list[LandedShard]

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -29,7 +29,7 @@ _FIXED_PARTS = {"s3": (1, "bucket"), "hf": (3, "repository (hf://datasets/organi
 
 @dataclass(frozen=True)
 class Glob:
-    """Which files are a domain's."""
+    """The glob by which a domain's files are known, cut into a folder and a pattern below it."""
 
     written: str
     root: str  # its fixed prefix, a folder: absolute local path, s3://… or hf://…
@@ -147,7 +147,14 @@ def _problem(details: ErrorDetails) -> str:
         return f"{field}: missing"
     if kind == "extra_forbidden":
         known = list((DomainSource if parents else _CorpusFile).model_fields)
-        near = difflib.get_close_matches(str(name), known, n=1)
-        return f"{field}: unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+        return f"{field}: unknown key; {_hint(name, known)}"
+    value = "empty" if details["input"] is None else repr(details["input"])
+    if kind == "literal_error":
+        return f"{field}: {value}: not a format; {_hint(details['input'], FORMATS)}"
     words = _WORDS.get(kind) or details.get("ctx", {}).get("error") or details["msg"]
-    return f"{field}: {details['input']!r}: {words}"
+    return f"{field}: {value}: {words}"
+
+
+def _hint(written: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(written), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

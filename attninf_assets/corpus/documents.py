@@ -36,7 +36,7 @@ class LandedShard:
 
     @property
     def version(self) -> str:
-        """A string that changes when the file is replaced by one of another size or time."""
+        """A mark of the file as it is: it changes when the file is replaced by one of another size or time."""
         return f"{self.n_bytes}-{self.modified_ns}"
 
 

@@ -42,7 +42,7 @@ class HeadEvidence:
 
     @property
     def heads_matter(self) -> bool:
-        """Whether masking the retrieval heads hurts enough, by itself and compared with the random sets."""
+        """Whether masking the heads costs at least `MIN_EFFECT` nats and `MIN_RATIO` times what random sets cost."""
         return self.effect >= MIN_EFFECT and self.effect >= MIN_RATIO * max(self.random_effect, 0.0)
 
 

@@ -132,7 +132,7 @@ def _build_probe(
     while len(pairs := draw(candidates)) <= N_DEMONSTRATIONS:
         if len(candidates) == N_DEMONSTRATIONS + 1:
             raise ProbeTooLongError(
-                f"max_tokens={max_tokens} has no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query, "
+                f"{max_tokens} tokens have no room for a probe with {N_DEMONSTRATIONS} demonstrations and a query, "
                 "even of the shortest sentences; 512 are usually enough"
             )
         # Long sentences came first and left no room: draw again from the shorter half.

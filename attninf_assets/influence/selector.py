@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, fields
+from typing import Self
 
 from attninf_assets.influence.model.head import MASKS, Head, HeadSet, Mask
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 
 SCORING_VERSION = 1  # raised whenever the same inputs would give other scores beyond the stated tolerance
 MAX_TOKENS = 4096
+_INTEGERS = ("max_tokens", "scoring_version")  # of a selector's fields; heads are pairs, the others strings
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Selector:
 
     @property
     def head_set(self) -> HeadSet:
-        """The retrieval heads as the set of heads to mask."""
+        """The retrieval heads as a set, as a stream masks them."""
         return frozenset(self.heads)
 
     @property
@@ -53,11 +54,36 @@ class Selector:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, heads as [layer, index]."""
-        fields = asdict(self) | {"heads": [[head.layer, head.index] for head in self.heads]}
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        written = asdict(self) | {"heads": [[head.layer, head.index] for head in self.heads]}
+        return json.dumps(written, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The selector that `to_json` wrote."""
-        fields: dict[str, Any] = json.loads(text)
-        return cls(**fields | {"heads": tuple(Head(layer, index) for layer, index in fields["heads"])})
+        """The selector that `to_json` wrote. Raises `ValueError` naming a field that is missing, unknown or wrong."""
+        written = json.loads(text)
+        names = [field.name for field in fields(cls)]
+        if not isinstance(written, dict):
+            raise ValueError(f"{written!r} is no selector; a selector's JSON has {', '.join(names)}")
+        if missing := [name for name in names if name not in written]:
+            raise ValueError(f"{missing[0]}: missing; a selector's JSON has {', '.join(names)}")
+        if unknown := [name for name in written if name not in names]:
+            raise ValueError(f"{unknown[0]}: unknown; a selector's JSON has {', '.join(names)}")
+        for name in names:
+            kind, what = (int, "an integer") if name in _INTEGERS else (str, "a string")
+            if name != "heads" and type(written[name]) is not kind:
+                raise ValueError(f"{name}: {written[name]!r} is not {what}")
+        return cls(**written | {"heads": heads_from_pairs(written["heads"])})
+
+
+def heads_from_pairs(written: object) -> tuple[Head, ...]:
+    """The heads of a list of [layer, head] pairs. Raises `ValueError` naming the first that is none, or is repeated."""
+    if not isinstance(written, list) or not written:
+        raise ValueError(f"heads: {written!r} is not a list of [layer, head] pairs")
+    heads: list[Head] = []
+    for number, pair in enumerate(written):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(n) is int and n >= 0 for n in pair)):
+            raise ValueError(f"heads[{number}]: {pair!r} is not a pair [layer, head] of integers from 0 on")
+        if (head := Head(*pair)) in heads:
+            raise ValueError(f"heads[{number}]: {head} is there twice")
+        heads.append(head)
+    return tuple(heads)

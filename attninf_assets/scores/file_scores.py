@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -51,8 +51,7 @@ def require_output(output: Path, *, source: str, force: bool) -> None:
     if output.suffix not in OUTPUT_FORMATS:
         raise ValueError(f"{output}: its suffix is none of {', '.join(OUTPUT_FORMATS)}")
     require_free(output, force=force)
-    if output.exists() and os.path.exists(source) and output.samefile(source):
-        raise ValueError(f"{output}: is the file that is read")
+    require_apart(output, {"IN": source})
 
 
 def require_free(output: Path, *, force: bool) -> None:
@@ -65,6 +64,13 @@ def require_free(output: Path, *, force: bool) -> None:
         raise ValueError(f"{output}: there is no folder {output.absolute().parent}")
     if not os.access(output.absolute().parent, os.W_OK):
         raise ValueError(f"{output}: the folder {output.absolute().parent} may not be written to")
+
+
+def require_apart(output: Path, others: Mapping[str, str | Path]) -> None:
+    """Raise `ValueError` naming the output where it is one of the other files, given by what each of them is."""
+    for what, other in others.items():
+        if os.path.realpath(output) == os.path.realpath(os.path.expanduser(other)):
+            raise ValueError(f"{output}: is also {what}")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class PartitionScores:
 
     @property
     def n_tokens(self) -> int:
-        """Of all the partition's documents."""
+        """Tokens of all the partition's documents."""
         return int(pc.sum(self.table["n_tokens"]).as_py() or 0)
 
 
@@ -126,7 +126,7 @@ def update_partition_scores(
 
 
 def content_digest(table: pa.Table, *, selector_fingerprint: str) -> str:
-    """Changes when any document's text, the set of documents or the selector does, and never otherwise.
+    """A digest that changes with the documents' ids, their texts or the selector, and never otherwise.
 
     `table` holds a partition's scores by that selector, in any order.
     """

@@ -31,7 +31,7 @@ class Mismatch:
 
 
 def mismatch(connection: duckdb.DuckDBPyConnection) -> Mismatch:
-    """The mismatch between the views `documents` and `scores`."""
+    """How far the views `documents` and `scores` of a partition are apart."""
     (row,) = connection.execute(
         """
         SELECT (SELECT count(*) FROM documents ANTI JOIN scores USING (doc_id, text_sha256)),

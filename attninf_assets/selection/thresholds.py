@@ -59,7 +59,7 @@ def find_thresholds(
 
 
 def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """A digest of the view `selected_subset` that changes when any row does, whatever their order."""
+    """A digest of the view `selected_subset` that changes with any row, whatever their order."""
     return rows_digest(connection, "selected_subset", ["selector_fingerprint", "domain", "shard", "doc_id", "score"])
 
 

@@ -41,7 +41,7 @@ Model = str | os.PathLike[str]
 
 def detect_selector(
     model: Model,
-    sentences: Sequence[str],
+    sentences: Iterable[str],
     *,
     n_probes: int = SAMPLE.n_probes,
     probe_tokens: int | None = None,
@@ -66,6 +66,7 @@ def detect_selector(
     Raises `ValueError` where the model cannot be pinned (see `pin_model`), too few sentences qualify, detection finds
     only noise, or the heads found do not matter: masking them costs the probes hardly more than masking random ones.
     """
+    sentences = _sentences(sentences)
     pinned = _pinned(model)
     on = _device(device)
     settings = _settings(
@@ -75,8 +76,6 @@ def detect_selector(
         max_tokens=max_tokens,
         numeric_class=choose_numeric_class(on) if numeric_class == "auto" else numeric_class,
     )
-    if isinstance(sentences, str):
-        raise ValueError("sentences: one string, where a list of them is needed")
     probes = _probes(pinned.directory, sentences, n_probes=n_probes, probe_tokens=probe_tokens, seed=seed)
     found = gather_detection(
         probes,
@@ -133,8 +132,11 @@ def score_texts(
     selector was made to be scored with other code, or it names heads that the model does not have; and, on the way, for
     a text that is empty or not a string, and for more or fewer `doc_ids` than texts.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts: one string, where several are needed: put it into a list")
+    if not isinstance(selector, Selector):
+        raise ValueError(f"selector: a {type(selector).__name__}, not a Selector; Selector.from_json reads one")
+    for name, given in [("texts", texts), ("doc_ids", doc_ids)]:
+        if isinstance(given, str):
+            raise ValueError(f"{name}: one string, where several are needed: put it into a list")
     if n_bytes is None and isinstance(texts, Sequence):
         n_bytes = sum(len(text.encode(errors="replace")) for text in texts if isinstance(text, str))
     if n_bytes is None and on_progress is not ignore_progress:
@@ -160,6 +162,17 @@ def score_texts(
     )
     chunks = engine.score(selector, _checked(texts, doc_ids), n_bytes=n_bytes or 0, on_progress=on_progress)
     return (score for chunk in chunks for score in chunk)
+
+
+def _sentences(sentences: Iterable[str]) -> list[str]:
+    """The sentences. Raises `ValueError` naming the first that is none."""
+    if isinstance(sentences, str):
+        raise ValueError("sentences: one string, where a list of them is needed")
+    listed = list(sentences)
+    for number, sentence in enumerate(listed):
+        if not isinstance(sentence, str):
+            raise ValueError(f"sentences[{number}] is {type(sentence).__name__}, not a string")
+    return listed
 
 
 def _checked(texts: Iterable[str], doc_ids: Iterable[str] | None) -> Iterator[Text]:
@@ -210,7 +223,10 @@ def _settings(
 
 
 def _device(device: torch.device | str | None) -> torch.device:
-    return choose_device() if device is None else torch.device(device)
+    try:
+        return choose_device() if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r}: torch knows no such device: {error}") from error
 
 
 class _PinnedHere:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from attninf_assets.influence.model.pretrained import load_tokenizer, refuse_missing_parameters
@@ -28,8 +29,8 @@ def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDig
 
     `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). With `link`, the files of
     a directory are linked and not copied, for a destination that lives no longer than they do. Raises `ValueError`
-    naming the source where it does not exist, has no safetensors or GGUF weights, needs remote code, or its tokenizer
-    knows tokens the model does not embed.
+    naming the source where it does not exist, has no safetensors or GGUF weights or broken ones, needs remote code, or
+    its tokenizer knows tokens the model does not embed.
     """
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
@@ -117,6 +118,12 @@ def _check(directory: Path, source: str) -> None:
         raise ValueError(
             f"selector {source}: transformers does not know architecture {config_json.get('model_type')!r}{remote}"
         ) from error
+    for file in sorted(directory.glob("model*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy"):  # reads the header, and compares it with the file's size
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"selector {source}: {file.name} is truncated or no safetensors file: {error}") from error
     try:
         tokenizer = load_tokenizer(directory)
     except (ValueError, KeyError, OSError) as error:

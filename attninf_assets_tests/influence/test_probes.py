@@ -192,7 +192,7 @@ def test_repeated_sentences_qualify_once_in_the_order_given() -> None:
     [
         ({"n_probes": 0}, "n_probes must be at least 1, is 0"),
         ({"corpus": ("too short", *sentences()[:3])}, "only 3 of 4 sentences qualify"),
-        ({"max_tokens": 200}, "max_tokens=200 has no room"),
+        ({"max_tokens": 200}, "^200 tokens have no room"),
     ],
 )
 def test_impossible_probes_are_refused_with_the_reason(arguments: dict[str, Any], message: str) -> None:

@@ -60,6 +60,25 @@ def test_a_selector_survives_its_json(heads: list[Head], max_tokens: int, mask: 
     assert again.fingerprint == selector.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("x", "Expecting value"),
+        ("[]", r"\[\] is no selector; a selector's JSON has model_digest"),
+        ("{}", "model_digest: missing"),
+        ('{"extra": 1}', "extra: unknown"),
+        ('{"max_tokens": "9"}', "max_tokens: '9' is not an integer"),
+        ('{"heads": [[1]]}', r"heads\[0\]: \[1\] is not a pair"),
+    ],
+)
+def test_json_of_something_else_is_refused_by_field_and_value(written: str, complaint: str) -> None:
+    if written.startswith('{"'):
+        changed = json.loads(written)
+        written = json.dumps(json.loads(SELECTOR.to_json()) | changed)
+    with pytest.raises(ValueError, match=complaint):
+        Selector.from_json(written)
+
+
 def test_the_json_is_canonical() -> None:
     text = SELECTOR.to_json()
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))

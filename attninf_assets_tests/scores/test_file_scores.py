@@ -145,7 +145,7 @@ def test_an_output_that_may_not_be_written_is_refused_before_any_work(tmp_path: 
     for output, force, complaint in [
         (tmp_path / "scores.csv", False, r"scores\.csv: its suffix is none of \.parquet, \.jsonl"),
         (source, False, r"in\.jsonl: exists; replace it with --force"),
-        (source, True, r"in\.jsonl: is the file that is read"),
+        (source, True, r"in\.jsonl: is also IN"),
         (tmp_path / "folder.jsonl", True, r"folder\.jsonl: is a folder"),
         (tmp_path / "absent" / "scores.jsonl", False, "there is no folder .*absent"),
     ]:

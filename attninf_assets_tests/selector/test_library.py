@@ -196,7 +196,7 @@ def test_heads_found_in_noise_are_refused(planted: Path, tmp_path: Path) -> None
         ({"numeric_class": "int8"}, "numeric_class must be one of float32, bfloat16, float8, is 'int8'"),
         ({"max_tokens": 0}, "max_tokens must be at least 1, is 0"),
         ({"n_probes": 0}, "n_probes must be at least 1, is 0"),
-        ({"probe_tokens": 50}, "max_tokens=50 has no room"),
+        ({"probe_tokens": 50}, "^50 tokens have no room"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_before_any_work(
@@ -211,6 +211,8 @@ def test_sentences_that_cannot_make_a_probe_are_refused_with_their_number(plante
         detect_selector(planted, ["Short.", "No."])
     with pytest.raises(ValueError, match="one string, where a list of them is needed"):
         detect_selector(planted, "A single string is no list of sentences.")
+    with pytest.raises(ValueError, match=r"sentences\[1\] is NoneType, not a string"):
+        detect_selector(planted, ["A sentence.", None])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -220,13 +222,14 @@ def test_sentences_that_cannot_make_a_probe_are_refused_with_their_number(plante
         (["a", ""], None, r"texts\[1\] is empty"),
         (["a", None], None, r"texts\[1\] is NoneType, not a string"),
         (["a", "\ud800"], None, r"texts\[1\] is not valid UTF-8"),
+        (["a", "b"], "12", "doc_ids: one string, where several are needed"),
         (["a", "b"], ["1"], "doc_ids: only 1, fewer than texts"),
         (["a", "b"], ["1", "2", "3"], "doc_ids: more than the 2 texts"),
         ([], ["1"], "doc_ids: more than the 0 texts"),
     ],
 )
 def test_texts_that_cannot_be_scored_are_refused_by_their_number(
-    planted: Path, selector: Selector, texts: list[str], doc_ids: list[str] | None, complaint: str
+    planted: Path, selector: Selector, texts: list[str], doc_ids: list[str] | str | None, complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         list(score_texts(planted, selector, texts, doc_ids=doc_ids))
@@ -250,6 +253,8 @@ def test_a_selector_made_for_other_code_or_with_heads_that_are_not_there_is_refu
         score_texts(planted, Selector.from_json(json.dumps(fields | {"scoring_version": 0})), TEXTS)
     with pytest.raises(ValueError, match="the model has no head L0H9"):
         score_texts(planted, Selector.from_json(json.dumps(fields | {"heads": [[0, 9]]})), TEXTS)
+    with pytest.raises(ValueError, match=r"selector: a str, not a Selector; Selector\.from_json reads one"):
+        score_texts(planted, selector.to_json(), TEXTS)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -93,6 +93,14 @@ def test_a_directory_without_weights_is_refused(directory: Path, tmp_path: Path)
         pin_model(str(directory), tmp_path / "pinned")
 
 
+@pytest.mark.parametrize("n_bytes", [0, 4, 100, -1])
+def test_weights_that_are_truncated_are_refused_and_named(n_bytes: int, directory: Path, tmp_path: Path) -> None:
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:n_bytes])
+    with pytest.raises(ValueError, match=f"selector {directory}: model.safetensors is truncated or no safetensors"):
+        pin_model(str(directory), tmp_path / "pinned")
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
 def test_weights_that_are_only_pickles_are_refused_and_named(name: str, directory: Path, tmp_path: Path) -> None:
     (directory / "model.safetensors").rename(directory / name)

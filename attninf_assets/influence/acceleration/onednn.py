@@ -22,10 +22,7 @@ _ROWS = 1024  # of activations that the layout of the weights is chosen for
 
 
 class OneDnnLinear(torch.nn.Module):
-    """A linear layer computed by oneDNN: x [..., K] -> x W^T + b [..., N], float32 in and out.
-
-    Only oneDNN can read its copy of the weights [N, K].
-    """
+    """A linear layer by oneDNN: x [..., K] -> x W^T + b [..., N], float32; only oneDNN can read its weights [N, K]."""
 
     def __init__(self, weight_NK: torch.Tensor, bias_N: torch.Tensor | None = None) -> None:
         super().__init__()

@@ -34,6 +34,7 @@ from attninf_assets.store.root import Root
 __all__ = ["RescorePolicy", "Settings", "read_settings", "resources_from"]
 
 _PREFIX = "ATTNINF_"
+_SECRETS = ("alert_webhook",)  # their values are shown nowhere
 _WITHOUT = {"budget": "unlimited", "alert_webhook": "no alerts"}  # what it means not to set them
 
 
@@ -105,6 +106,13 @@ class Settings(BaseSettings):
             raise ValueError("no such file or directory, and no hub id with revision (org/name@revision)")
         return value
 
+    @field_validator("alert_webhook")
+    @classmethod
+    def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("not an http:// or https:// address")
+        return value
+
     @field_validator("budget", mode="before")
     @classmethod
     def _may_be_unlimited(cls, value: object) -> object:
@@ -128,7 +136,8 @@ def _problem(details: ErrorDetails) -> str:
         return str(reason)
     name = str(details["loc"][0])
     reason = reason or f"not {Settings.model_fields[name].title}: {details['msg']}"
-    return f"{_variable(name)}={details['input']!r}: {reason}"
+    value = "" if name in _SECRETS else f"={details['input']!r}"
+    return f"{_variable(name)}{value}: {reason}"
 
 
 def _variable(name: str) -> str:

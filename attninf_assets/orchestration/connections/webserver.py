@@ -45,12 +45,12 @@ class Webserver:
             answer = response.json()
         except ValueError as error:
             raise WebserverError(self._not_dagster(response)) from error
-        if not isinstance(answer, dict) or not {"data", "errors"} & answer.keys():
-            raise WebserverError(self._not_dagster(response))
-        if answer.get("errors"):
-            raise WebserverError(f"{self.url}: the server refused the question: {answer['errors'][0].get('message')}")
-        data: dict[str, Any] = answer["data"]
-        return data
+        match answer:
+            case {"errors": [{"message": message}, *_]}:
+                raise WebserverError(f"{self.url}: the server refused the question: {message}")
+            case {"data": {} as data} if data:
+                return data
+        raise WebserverError(self._not_dagster(response))
 
     def _not_dagster(self, response: requests.Response) -> str:
         return f"{self.url}: is no Dagster webserver: /graphql answered with status {response.status_code} and no data"

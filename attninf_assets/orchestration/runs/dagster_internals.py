@@ -17,9 +17,9 @@ Partitions with events of their own, in `partition_runs`:
 - `DEFAULT_DATA_VERSION`, `NULL_EVENT_POINTER`: the values of these tags for an input without a materialization.
 - `extract_data_version_from_entry`: the data version that an event gave its asset.
 
-Links to the source, in `display.code_references`:
+Links to the code, in `display/code_references`:
 
-- `DecoratedOpFunction`: what an asset computes with; its `decorated_fn` is the function as it was decorated.
+- `DecoratedOpFunction`: what an asset's op computes by; its `decorated_fn` is the function as it was written.
 """
 
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData

@@ -74,6 +74,16 @@ def test_an_unknown_setting_is_named_and_its_value_which_may_be_a_secret_is_not(
     assert "hush" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("value", ["hooks.chat.example/hush", "ftp://hush", "hush"])
+def test_a_webhook_that_is_no_address_stops_everything_and_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("ATTNINF_ALERT_WEBHOOK", value)
+    with pytest.raises(ValueError, match="ATTNINF_ALERT_WEBHOOK: not an http:// or https:// address") as refusal:
+        definitions()
+    assert "hush" not in str(refusal.value)
+
+
 def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNINF_CORPUS", "no/such/corpus.yaml")
     monkeypatch.setenv("ATTNINF_RESCORE", "weekly")

@@ -124,14 +124,14 @@ def test_a_source_goes_on_being_read_where_it_was(
     assert read == texts
 
 
-def test_a_lasting_file_is_the_file(session: Session, s3_root: Root) -> None:
+def test_a_reopened_file_is_the_file(session: Session, s3_root: Root) -> None:
     content = bytes(range(256)) * 8
     s3_root.write_bytes("x", content)
-    with open_source(f"{s3_root.uri}/x", session) as lasting:
-        assert (lasting.size(), lasting.read(10), lasting.tell()) == (2048, content[:10], 10)
+    with open_source(f"{s3_root.uri}/x", session) as reopened:
+        assert (reopened.size(), reopened.read(10), reopened.tell()) == (2048, content[:10], 10)
         session.renew()
-        assert lasting.read_at(300, 2000) == content[2000:]
-        assert (lasting.seek(-5, 2), lasting.read()) == (2043, content[-5:])
+        assert reopened.read_at(300, 2000) == content[2000:]
+        assert (reopened.seek(-5, 2), reopened.read()) == (2043, content[-5:])
     with pytest.raises(FileNotFoundError):
         open_source(f"{s3_root.uri}/y", session)
 
