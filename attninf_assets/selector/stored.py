@@ -57,8 +57,8 @@ class Detection:
             HeadDetection(
                 **found
                 | {
-                    "scores_LH": np.array(found["scores_LH"]),
-                    "deviations_LH": np.array(found["deviations_LH"]),
+                    "scores_LH": np.array(found["scores_LH"], dtype=float),
+                    "deviations_LH": np.array(found["deviations_LH"], dtype=float),
                     "retrieval_heads": tuple(Head(layer, index) for layer, index in found["retrieval_heads"]),
                 }
             ),
@@ -137,9 +137,14 @@ def _current(root: Root) -> tuple[Selector, str]:
 
 
 def stored_detection(root: Root, key: str) -> Detection | None:
-    """The detection made from exactly the inputs that `key` digests, if one was."""
+    """The detection made from exactly the inputs that `key` digests, if one was. Raises `ValueError` naming the file if
+    it is damaged."""
     path = f"selectors/detections/{key}.json"
-    return Detection.from_json(root.read_bytes(path).decode()) if root.exists(path) else None
+    if not root.exists(path):
+        return None
+    content = root.read_bytes(path)
+    with _intact(root, path, made_by=_DETECTED_BY):
+        return Detection.from_json(content.decode())
 
 
 def store_detection(root: Root, key: str, detection: Detection) -> None:

@@ -16,6 +16,11 @@ Partitions with events of their own, in `partition_runs`:
   `get_input_event_pointer_tag`: the tags by which Dagster tells what a materialization was made from.
 - `DEFAULT_DATA_VERSION`, `NULL_EVENT_POINTER`: the values of these tags for an input without a materialization.
 - `extract_data_version_from_entry`: the data version that an event gave its asset.
+
+What a check said last, in `check_history`:
+
+- `COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES`: of the records that hold a result. The event log storage is asked
+  by `get_asset_check_execution_history(check, limit=, status=)`, which no public method of the instance offers.
 """
 
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
@@ -31,10 +36,12 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
 __all__ = [
     "CHECKED_AGAINST",
     "CODE_VERSION_TAG",
+    "COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES",
     "DATA_VERSION_IS_USER_PROVIDED_TAG",
     "DATA_VERSION_TAG",
     "DEFAULT_DATA_VERSION",

@@ -4,15 +4,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
 
-from attninf_assets.definitions import definitions
-from attninf_assets.orchestration.assets.checks import CHECKS
 from attninf_assets.store.schemas import TABLES
-from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline
+from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked
 
 LETTERS_A = {"domain": "letters", "shard": "a"}
 
@@ -38,16 +35,7 @@ def pipeline(finished: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
 
 def failing(pipeline: Pipeline, check: str, key: str | None = None) -> bool:
     """Run one check alone and say whether it failed."""
-    (definition,) = (c for c in CHECKS if c.check_key.name == check)
-    resources = definitions().resources or {}
-    job = dg.Definitions(
-        asset_checks=[definition],
-        jobs=[dg.define_asset_job("only_checks", selection=dg.AssetSelection.checks(definition.check_key))],
-        resources=dict(resources),
-    ).resolve_job_def("only_checks")
-    result = job.execute_in_process(instance=pipeline.instance, tags={"dagster/partition": key} if key else None)
-    (evaluation,) = result.get_asset_check_evaluations()
-    return not evaluation.passed
+    return not checked(pipeline, check, key).passed
 
 
 def rewrite(pipeline: Pipeline, table: str, change: Callable[[pl.DataFrame], pl.DataFrame], **where: str) -> None:
