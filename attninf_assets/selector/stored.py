@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
-from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
+from attninf_assets.influence.detection import HeadDetection, HeadEvidence
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
@@ -62,13 +63,7 @@ class Detection:
                     "retrieval_heads": tuple(Head(layer, index) for layer, index in found["retrieval_heads"]),
                 }
             ),
-            HeadEvidence(
-                base=AnswerLoss(**evidence["base"]),
-                reference=AnswerLoss(**evidence["reference"]),
-                random_sets=tuple(AnswerLoss(**control) for control in evidence["random_sets"]),
-                dominating=tuple(evidence["dominating"]),
-                n_probes=evidence["n_probes"],
-            ),
+            TypeAdapter(HeadEvidence).validate_python(evidence),
         )
 
 

@@ -105,6 +105,16 @@ def test_a_wrong_selection_is_noticed(pipeline: Pipeline, change: Callable[[pl.D
     assert failing(pipeline, "selection_is_what_the_thresholds_say")
 
 
+def test_thresholds_of_other_scores_select_nothing_and_the_old_selection_stays(pipeline: Pipeline) -> None:
+    before = pipeline.lake.version("selected_subset")
+    rewrite(pipeline, "scores", lambda frame: first(frame, "n_tokens", 10_000), **LETTERS_A)
+    with pytest.raises(ValueError, match="the thresholds of letters are not of the scores that there are now"):
+        pipeline.run(["selected_subset"])
+    assert pipeline.lake.version("selected_subset") == before
+    pipeline.run(["score_thresholds", "selected_subset"])
+    assert not failing(pipeline, "selection_is_what_the_thresholds_say")
+
+
 def test_a_training_corpus_that_is_not_its_manifest_is_noticed(pipeline: Pipeline) -> None:
     (file,) = (Path(pipeline.lake.root.uri) / "training_corpus").glob("*.parquet")
     file.write_bytes(file.read_bytes()[:-1] + b"?")
