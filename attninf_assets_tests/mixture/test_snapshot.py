@@ -5,8 +5,9 @@ import json
 import multiprocessing as mp
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from attninf_assets.corpus.documents import Shard
@@ -38,14 +38,17 @@ _PATIENCE = 120  # seconds
 
 @dataclass
 class InterruptedLake(Lake):
-    """A lake whose reader is interrupted: before its call number n, the n-th of `before` is done."""
+    """A lake whose reader is interrupted: what is to be done before its call number n comes with that number."""
 
     root: Root
-    before: dict[int, Callable[[], object]] = field(default_factory=dict)
+    before: Sequence[tuple[int, Callable[[], object]]] = ()
     calls: Iterator[int] = field(default_factory=count)
 
     def _snapshot(self, name: str, *, version: int | None = None) -> Any:
-        self.before.pop(next(self.calls), lambda: None)()
+        call = next(self.calls)
+        for number, change in self.before:
+            if number == call:
+                change()
         return super()._snapshot(name, version=version)
 
 
@@ -122,8 +125,7 @@ def _mix(lake: Lake, directory: Path) -> Manifest:
 def _require_that_rows_are_of_the_provenance(manifest: Manifest, lake: Lake, scores: pa.Table) -> None:
     """The slow way: rank the scores in Python, take what the provenance says, compare with the rows."""
     assert Manifest.read(lake.root) == manifest
-    rows = pl.concat([pl.from_arrow(pq.read_table(f"{lake.root.uri}/{file.path}")) for file in manifest.files])
-    assert isinstance(rows, pl.DataFrame)
+    rows = pl.concat([pl.read_parquet(f"{lake.root.uri}/{file.path}") for file in manifest.files])
     for said in manifest.provenance["selection"]:
         ranked = sorted(
             (
@@ -161,9 +163,7 @@ def test_wherever_another_selection_comes_in_a_mix_is_of_one_or_refused(lake: La
     for begin, later in [(n, 0) for n in range(min(calls, 15))] + [(n, later) for n in range(5) for later in (1, 2)]:
         _threshold(lake, 0.3)
         _select(lake)
-        changes = {begin: lambda: _threshold(lake, 0.6), begin + later: lambda: _select(lake)}
-        if not later:
-            changes = {begin: lambda: (_threshold(lake, 0.6), _select(lake))}
+        changes = [(begin, partial(_threshold, lake, 0.6)), (begin + later, partial(_select, lake))]
         try:
             manifest = _mix(InterruptedLake(lake.root, changes), tmp_path)
         except ValueError as error:
