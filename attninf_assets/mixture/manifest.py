@@ -2,25 +2,25 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import ConfigDict
 
+from attninf_assets.store.json_records import read_record
 from attninf_assets.store.root import Root
 
 __all__ = [
     "CORPUS_COLUMNS",
     "CORPUS_DIRECTORY",
     "CORPUS_SCHEMA",
+    "MANIFEST",
     "CorpusFile",
     "Manifest",
+    "MixSettings",
     "Share",
-    "sha256_of",
-    "verify_training_corpus",
 ]
 
 CORPUS_DIRECTORY = "training_corpus"
@@ -33,8 +33,17 @@ CORPUS_COLUMNS = {
 # Without the meanings: Parquet writers store field metadata, and the same mix is the same bytes.
 CORPUS_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in CORPUS_COLUMNS])
 
-_MANIFEST = f"{CORPUS_DIRECTORY}/manifest.json"
-_READ_BYTES = 8 << 20
+MANIFEST = f"{CORPUS_DIRECTORY}/manifest.json"
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """What is chosen about a mix; see `write_training_corpus`."""
+
+    seed: int
+    corpus_weight: float
+    selected_weight: float
+    rows_per_file: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ class Share:
 class Manifest:
     """The training corpus in full. Readers take the files named here, and no others."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     files: tuple[CorpusFile, ...]  # in the order of the shuffle
     shares: tuple[Share, ...]  # by domain and source
     corpus_weight: float
@@ -78,71 +89,15 @@ class Manifest:
 
     def write(self, root: Root) -> None:
         """Make this the manifest of the training corpus, atomically."""
-        root.write_bytes(_MANIFEST, (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
+        root.write_bytes(MANIFEST, (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
 
     @classmethod
     def read(cls, root: Root) -> "Manifest":
-        """The training corpus's manifest; FileNotFoundError if none was ever completed."""
-        fields = json.loads(root.read_bytes(_MANIFEST))
-        fields["files"] = tuple(CorpusFile(**file) for file in fields["files"])
-        fields["shares"] = tuple(Share(**share) for share in fields["shares"])
-        return cls(**fields)
+        """The training corpus's manifest. Raises FileNotFoundError if none was ever completed, and `ValueError` naming
+        the file and the fault if it is damaged."""
+        return read_record(root, MANIFEST, cls, made_by="training_corpus")
 
-
-def verify_training_corpus(root: Root) -> list[str]:
-    """Every way in which the training corpus, read as a whole, differs from its manifest; none if all is well."""
-    if not root.exists(_MANIFEST):
-        return [f"{_MANIFEST}: missing"]
-    manifest = Manifest.read(root)
-    named = {file.path for file in manifest.files}
-    found = {path for path in root.list(CORPUS_DIRECTORY) if path.endswith(".parquet")}
-    faults = [f"{path}: not in the manifest" for path in sorted(found - named)]
-    rows: Counter[tuple[str, str]] = Counter()
-    unread = False
-    for file in manifest.files:
-        fault = f"{file.path}: missing" if file.path not in found else _fault_of(root, file)
-        if fault:
-            faults.append(fault)
-            unread = True
-        else:
-            in_file = Counter(_origins(root, file.path))
-            rows.update(in_file)
-            if in_file.total() != file.rows:
-                faults.append(f"{file.path}: {in_file.total()} rows, the manifest says {file.rows}")
-    expected = Counter({(share.domain, share.source): share.rows for share in manifest.shares})
-    if not unread:  # else the totals cannot be known
-        faults += [
-            f"domain {domain}, source {source}: {rows[domain, source]} rows, "
-            f"the manifest says {expected[domain, source]}"
-            for domain, source in sorted(rows.keys() | expected.keys())
-            if rows[domain, source] != expected[domain, source]
-        ]
-    return faults
-
-
-def sha256_of(root: Root, path: str) -> tuple[str, int]:
-    """Hex sha256 of a file under the root, and its size in bytes."""
-    digest, size = hashlib.sha256(), 0
-    fs, full_path = root.locate(path)
-    with fs.open_input_stream(full_path) as stream:
-        while piece := stream.read(_READ_BYTES):
-            digest.update(piece)
-            size += len(piece)
-    return digest.hexdigest(), size
-
-
-def _fault_of(root: Root, file: CorpusFile) -> str | None:
-    sha256, size = sha256_of(root, file.path)
-    if size != file.bytes:
-        return f"{file.path}: {size} bytes, the manifest says {file.bytes}"
-    if sha256 != file.sha256:
-        return f"{file.path}: sha256 {sha256}, the manifest says {file.sha256}"
-    return None
-
-
-def _origins(root: Root, path: str) -> Iterator[tuple[str, str]]:
-    """The (domain, source) of every row."""
-    fs, full_path = root.locate(path)
-    with fs.open_input_file(full_path) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=["domain", "source"]):
-            yield from zip(batch["domain"].to_pylist(), batch["source"].to_pylist(), strict=True)
+    def is_of(self, settings: MixSettings, provenance: Mapping[str, Any]) -> bool:
+        """Whether the corpus was mixed with these settings from what that provenance says."""
+        same = all(getattr(self, name) == value for name, value in asdict(settings).items())
+        return same and self.provenance == provenance

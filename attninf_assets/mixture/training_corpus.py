@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from attninf_assets.mixture.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA, CorpusFile, Manifest, Share, sha256_of
+from attninf_assets.mixture.corpus_files import STAGING, remove_leftovers, sha256_of
+from attninf_assets.mixture.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA, CorpusFile, Manifest, Share
 from attninf_assets.mixture.shuffle import Row, Shuffle, random_bits
 from attninf_assets.store.root import Root
 
 __all__ = ["MixedDocument", "copies", "write_training_corpus"]
 
-_STAGING = f"{CORPUS_DIRECTORY}/_staging-"
 _ROW_GROUP_BYTES = 64 << 20  # of text
 _BUCKET_BYTES = 128 << 20  # of text; a bucket is in memory twice while it is sorted
 
@@ -70,7 +70,8 @@ def write_training_corpus(
     not in memory waits, compressed, in the temporary directory.
 
     Files are named by their content and the manifest is written last, so readers of the manifest see the old corpus
-    or the new, whole; then files it does not name are removed. One run at a time may write a root.
+    or the new, whole; then files it does not name are removed, those that killed runs left among them. One run at a
+    time may write a root.
 
     Raises ValueError for a weight that is negative or not finite, for files without rows and for a document given
     twice, RuntimeError if another run removed files of this one.
@@ -82,7 +83,7 @@ def write_training_corpus(
     with tempfile.TemporaryDirectory(prefix="attninf-shuffle-") as directory:
         shuffle = Shuffle(Path(directory), seed=seed, n_buckets=n_buckets)
         shares = _mix(documents, shuffle, weights, seed)
-        staging = f"{_STAGING}{uuid.uuid4().hex}"
+        staging = f"{STAGING}{uuid.uuid4().hex}"
         try:
             files = tuple(_write_files(shuffle.in_order(), destination, staging, rows_per_file))
         finally:
@@ -97,7 +98,11 @@ def write_training_corpus(
         provenance=dict(provenance or {}),
     )
     manifest.write(destination)
-    _remove_all_but(manifest, destination)
+    present, _ = remove_leftovers(destination, manifest)
+    if lost := sorted({file.path for file in manifest.files}.difference(present.sizes)):
+        raise RuntimeError(
+            f"{destination.uri}/{lost[0]}: removed by another run; {len(lost)} files lost, write it again"
+        )
     return manifest
 
 
@@ -203,16 +208,3 @@ class _Digesting(io.RawIOBase):
     def writable(self) -> bool:
         """It is."""
         return True
-
-
-def _remove_all_but(manifest: Manifest, root: Root) -> None:
-    named = {file.path for file in manifest.files}
-    present = root.list(CORPUS_DIRECTORY)
-    for path in present:
-        if path.startswith(_STAGING):
-            root.delete(path.rpartition("/")[0])
-        elif path.endswith(".parquet") and path not in named:
-            root.delete(path)
-    lost = sorted(named.difference(present))
-    if lost:
-        raise RuntimeError(f"{root.uri}/{lost[0]}: removed by another run; {len(lost)} files lost, write it again")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from attninf_assets.store.json_records import read_record
 from attninf_assets.store.root import Root
 
 if TYPE_CHECKING:
@@ -98,12 +99,21 @@ class Approval:
 
 
 def read_approval(root: Root, selector_fingerprint: str) -> Approval | None:
-    """The selector's last preview as `publish` stored it; None if there was none."""
+    """The selector's last preview as `publish` stored it; None if there was none.
+
+    Raises `ValueError` naming the file if it is damaged.
+    """
     path = _path(selector_fingerprint)
-    if not root.exists(path):
+    try:
+        approval = read_record(root, path, Approval, made_by="rescoring_preview")
+    except FileNotFoundError:
         return None
-    stored = json.loads(root.read_bytes(path))
-    return Approval(**{**stored, "estimate": Estimate(**stored["estimate"])})
+    if approval.selector_fingerprint != selector_fingerprint:
+        raise ValueError(
+            f"{root.uri}/{path}: damaged, materialize rescoring_preview again: "
+            f"selector_fingerprint: {approval.selector_fingerprint!r} is another selector's"
+        )
+    return approval
 
 
 def _path(selector_fingerprint: str) -> str:

@@ -9,14 +9,17 @@ if TYPE_CHECKING:
     import duckdb
 
 
-__all__ = ["domains_not_as_counted", "domains_not_at_their_fraction"]
+__all__ = ["domains_not_as_counted", "domains_not_at_their_fraction", "require_thresholds_of_the_scores"]
 
 
-def domains_not_at_their_fraction(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def domains_not_at_their_fraction(
+    connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str | None = None
+) -> list[str]:
     """Domains of the view `thresholds` whose row is not what the view `scores` says, sorted.
 
     What is at or above a threshold must reach the asked fraction of the domain's finite scores, or of their tokens,
     and without the last document it must not; that document must be there once; and all counts must be right.
+    Looked at are the rows of one selector, or all.
     """
     counted = connection.execute(
         """
@@ -24,13 +27,15 @@ def domains_not_at_their_fraction(connection: duckdb.DuckDBPyConnection) -> list
           SELECT domain, fraction, budget, n_documents, n_selected, tokens_total, tokens_selected, doc_id, n_tokens,
                  (score, doc_id) >= (threshold_score, threshold_doc_id) AS kept,
                  (score, doc_id) = (threshold_score, threshold_doc_id) AS last
-          FROM thresholds LEFT JOIN (SELECT * FROM scores WHERE isfinite(score)) USING (domain, selector_fingerprint))
+          FROM (SELECT * FROM thresholds WHERE coalesce(selector_fingerprint = $1, true)) LEFT JOIN
+               (SELECT * FROM scores WHERE isfinite(score)) USING (domain, selector_fingerprint))
         SELECT domain, fraction, budget, (n_documents, n_selected, tokens_total, tokens_selected),
                (count(doc_id), count_if(kept), coalesce(sum(n_tokens), 0)::BIGINT,
                 coalesce(sum(n_tokens) FILTER (kept), 0)::BIGINT),
                (count_if(last), coalesce(sum(n_tokens) FILTER (last), 0)::BIGINT)
         FROM ranked GROUP BY ALL ORDER BY domain
-        """
+        """,
+        [selector_fingerprint],
     ).fetchall()
     return [
         domain
@@ -42,6 +47,16 @@ def domains_not_at_their_fraction(connection: duckdb.DuckDBPyConnection) -> list
         or n_last != 1
         or not reached - last < Fraction(str(fraction)) * whole <= reached
     ]
+
+
+def require_thresholds_of_the_scores(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> None:
+    """Raise `ValueError`, naming the domains, where that selector's rows of the view `thresholds` are not what the view
+    `scores` gives."""
+    if differing := domains_not_at_their_fraction(connection, selector_fingerprint=selector_fingerprint):
+        raise ValueError(
+            f"the thresholds of {', '.join(differing)} are not of the scores that there are now: materialize "
+            "score_thresholds again"
+        )
 
 
 def domains_not_as_counted(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +33,10 @@ from attninf_assets.selector.stored import (
     store_detection,
     stored_detection,
 )
+from attninf_assets.store.json_records import read_record
 from attninf_assets.store.root import Root
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,10 @@ def pin_selector_model(root: Root, source: str) -> PinnedModel:
     Raises `ValueError` as `pin_model` does.
     """
     memo = _gguf_memo(source)
-    if memo is not None and root.exists(memo):
-        pinned = PinnedModel(ModelDigests(**json.loads(root.read_bytes(memo))), source)
-        if root.exists(f"{pinned.directory}/config.json"):
-            publish_pinned_model(root, pinned)
-            return pinned
+    known = None if memo is None else _converted_before(root, memo, source)
+    if known is not None:
+        publish_pinned_model(root, known)
+        return known
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         pinned = PinnedModel(pin_model(source, directory), source)
@@ -126,7 +129,11 @@ def build_selector(
     Raises `ValueError` where detection finds only noise, or heads that do not matter.
     """
     key = _detection_key(digests, probes, settings, plan)
-    found = stored_detection(root, key)
+    try:
+        found = stored_detection(root, key)
+    except ValueError as error:
+        _LOG.warning("%s; heads are detected anew", error)
+        found = None
     reused = found is not None
     if found is None:
         found = gather_detection(
@@ -230,6 +237,18 @@ def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: Hea
         [plan.n_evidence_probes, plan.n_random_sets, plan.n_audit_probes],
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+
+
+def _converted_before(root: Root, memo: str, source: str) -> PinnedModel | None:
+    """The model that a GGUF file was converted to, if the memo says and it is still there."""
+    try:
+        pinned = PinnedModel(read_record(root, memo, ModelDigests, made_by="selector_model"), source)
+        return pinned if root.exists(f"{pinned.directory}/config.json") else None
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        _LOG.warning("%s; the file is converted anew", error)
+        return None
 
 
 def _gguf_memo(source: str) -> str | None:

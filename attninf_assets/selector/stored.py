@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
-from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
+from attninf_assets.influence.detection import HeadDetection, HeadEvidence
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
@@ -59,18 +60,12 @@ class Detection:
             HeadDetection(
                 **found
                 | {
-                    "scores_LH": np.array(found["scores_LH"]),
-                    "deviations_LH": np.array(found["deviations_LH"]),
+                    "scores_LH": np.array(found["scores_LH"], dtype=float),
+                    "deviations_LH": np.array(found["deviations_LH"], dtype=float),
                     "retrieval_heads": tuple(Head(layer, index) for layer, index in found["retrieval_heads"]),
                 }
             ),
-            HeadEvidence(
-                base=AnswerLoss(**evidence["base"]),
-                reference=AnswerLoss(**evidence["reference"]),
-                random_sets=tuple(AnswerLoss(**control) for control in evidence["random_sets"]),
-                dominating=tuple(evidence["dominating"]),
-                n_probes=evidence["n_probes"],
-            ),
+            TypeAdapter(HeadEvidence).validate_python(evidence),
         )
 
 
@@ -139,9 +134,16 @@ def _current(root: Root) -> tuple[Selector, str]:
 
 
 def stored_detection(root: Root, key: str) -> Detection | None:
-    """The stored detection made from exactly the inputs that `key` digests; None if there is none."""
+    """The stored detection made from exactly the inputs that `key` digests; None if there is none.
+
+    Raises `ValueError` naming the file if it is damaged.
+    """
     path = f"selectors/detections/{key}.json"
-    return Detection.from_json(root.read_bytes(path).decode()) if root.exists(path) else None
+    if not root.exists(path):
+        return None
+    content = root.read_bytes(path)
+    with _intact(root, path, made_by=_DETECTED_BY):
+        return Detection.from_json(content.decode())
 
 
 def store_detection(root: Root, key: str, detection: Detection) -> None:

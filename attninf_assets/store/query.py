@@ -66,15 +66,17 @@ def connect(
     source: Root | Lake,
     *tables: str,
     where: Mapping[str, str] | None = None,
+    versions: Mapping[str, int] | None = None,
     memory_limit: str | None = None,
     threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with a view of each named table as it is now, in the columns of `schemas.TABLES`.
 
     With `where`, the views hold the partitions with those values and nothing else, and cost no more than their files.
-    The views keep showing the versions found here, whatever is written later. A table without rows is an
-    empty view. `memory_limit` is in DuckDB's words ("2GB"); what does not fit spills to the temporary
-    directory. Close the connection when done.
+    A table named in `versions` is shown as it was at that version; ValueError where that cannot be read any more. The
+    views keep showing the versions found here, whatever is written later; but those of several tables are looked up
+    one after the other, so that a commit may come between them. A table without rows is an empty view. `memory_limit`
+    is in DuckDB's words ("2GB"); what does not fit spills to the temporary directory. Close the connection when done.
     """
     import duckdb
 
@@ -91,12 +93,12 @@ def connect(
     if not lake.root.is_local:
         connection.register_filesystem(_OfRoot(lake.root))
     for name in tables:
-        connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name, where or {})}')
+        connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name, where or {}, (versions or {}).get(name))}')
     return connection
 
 
-def _view(lake: Lake, name: str, where: Mapping[str, str]) -> str:
-    files = lake.files(name, where=where)
+def _view(lake: Lake, name: str, where: Mapping[str, str], version: int | None) -> str:
+    files = lake.files(name, where=where, version=version)
     types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name]}
     if not files:
         nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())

@@ -141,10 +141,10 @@ class Lake:
         dataset = self._dataset(name, self._checked(name, where or {}), version)
         return 0 if dataset is None else dataset.count_rows()
 
-    def files(self, name: str, *, where: Mapping[str, str] | None = None) -> list[str]:
-        """The Parquet files that hold those rows now: local paths or s3:// URIs, in a stable order."""
+    def files(self, name: str, *, where: Mapping[str, str] | None = None, version: int | None = None) -> list[str]:
+        """The Parquet files that hold those rows, now or at `version`: local paths or s3:// URIs, in a stable order."""
         wanted = self._checked(name, where or {})
-        snapshot = self._snapshot(name)
+        snapshot = self._snapshot(name, version=version)
         if snapshot is None:
             return []
         return [f"{self.root.table_uri(name)}/{path}" for path in snapshot.within(wanted)["path"].to_pylist()]

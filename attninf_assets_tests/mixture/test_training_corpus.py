@@ -18,11 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.mixture import shuffle, training_corpus
-from attninf_assets.mixture.manifest import CORPUS_SCHEMA, Manifest, verify_training_corpus
+from attninf_assets.mixture.manifest import CORPUS_SCHEMA, Manifest
 from attninf_assets.mixture.training_corpus import MixedDocument, copies
+from attninf_assets.mixture.verification import Findings, verify_training_corpus
 from attninf_assets.store.root import Root
 
 write_training_corpus = partial(training_corpus.write_training_corpus, n_bytes=100_000)
+
+
+NOTHING = Findings([], [])
 
 
 def _documents(n: int) -> list[MixedDocument]:
@@ -109,7 +113,7 @@ def test_the_rows_are_as_the_weights_say_whatever_the_order_of_arrival(
         assert share.tokens == sum(n * (counts[row[0], row[1]] or 0) for row, n in those.items())
         assert share.rows_without_token_count == sum(n for row, n in those.items() if not counts[row[0], row[1]])
     assert sum(share.rows for share in manifest.shares) == expected.total()
-    assert verify_training_corpus(one) == []
+    assert verify_training_corpus(one) == NOTHING
 
 
 def test_the_same_documents_and_seed_give_the_same_bytes_through_every_spill(
@@ -205,7 +209,7 @@ def test_a_document_given_twice_is_refused_and_the_old_corpus_stays(tmp_path: Pa
     with pytest.raises(ValueError, match=r"document '3' of domain .* was given twice"):
         write_training_corpus([*documents, replace(documents[3], text="another")], root, seed=2)
     assert root.list("training_corpus") == before
-    assert verify_training_corpus(root) == []
+    assert verify_training_corpus(root) == NOTHING
 
 
 def test_a_run_that_dies_leaves_the_old_corpus_whole_and_the_next_removes_its_debris(
@@ -227,13 +231,14 @@ def test_a_run_that_dies_leaves_the_old_corpus_whole_and_the_next_removes_its_de
     root.write_bytes("training_corpus/_staging-of-a-killed-run/000000.parquet", b"half")
     assert Manifest.read(root) == old
     assert len(_rows(root)) == sum(file.rows for file in old.files)
-    faults = verify_training_corpus(root)
-    assert len(faults) == len(old.files) + 1
-    assert all("not in the manifest" in fault for fault in faults)
+    found = verify_training_corpus(root)
+    assert found.faults == []
+    assert len(found.leftovers) == len(old.files) + 1
+    assert found.leftovers[-1] == "training_corpus/_staging-of-a-killed-run"
     new = write_training_corpus(documents, root, seed=3, rows_per_file=20)
     named = sorted(file.path for file in new.files)
     assert root.list("training_corpus") == ["training_corpus/manifest.json", *named]
-    assert verify_training_corpus(root) == []
+    assert verify_training_corpus(root) == NOTHING
 
 
 def test_documents_that_fail_midway_leave_the_old_corpus(tmp_path: Path) -> None:
@@ -246,14 +251,14 @@ def test_documents_that_fail_midway_leave_the_old_corpus(tmp_path: Path) -> None
 
     with pytest.raises(OSError, match="source gone"):
         write_training_corpus(broken_source(), root, seed=2)
-    assert verify_training_corpus(root) == []
+    assert verify_training_corpus(root) == NOTHING
 
 
 def test_an_empty_corpus_is_a_manifest_without_files(tmp_path: Path) -> None:
     root = Root.at(tmp_path)
-    assert verify_training_corpus(root) == ["training_corpus/manifest.json: missing"]
+    assert verify_training_corpus(root) == Findings(["training_corpus/manifest.json: missing"], [])
     assert write_training_corpus([], root, seed=1).files == ()
-    assert verify_training_corpus(root) == []
+    assert verify_training_corpus(root) == NOTHING
 
 
 def test_verification_names_every_discrepancy(tmp_path: Path) -> None:
@@ -262,10 +267,10 @@ def test_verification_names_every_discrepancy(tmp_path: Path) -> None:
     first, second, third, *_ = manifest.files
 
     def faults() -> list[str]:
-        return verify_training_corpus(root)
+        return verify_training_corpus(root).faults
 
     root.write_bytes("training_corpus/stray.parquet", b"")
-    assert faults() == ["training_corpus/stray.parquet: not in the manifest"]
+    assert verify_training_corpus(root) == Findings([], ["training_corpus/stray.parquet"])
     root.delete("training_corpus/stray.parquet")
 
     files = (replace(first, rows=14), *manifest.files[1:])

@@ -275,6 +275,17 @@ def test_a_selector_of_another_scoring_version_scores_nothing(
         pipeline.run(["attention_influence_scores"], "letters.a")
 
 
+def test_a_damaged_detection_is_no_obstacle_and_is_made_anew(pipeline: Pipeline) -> None:
+    fingerprint = current_fingerprint(pipeline.lake.root)
+    (kept,) = Path(pipeline.lake.root.uri).glob("selectors/detections/*.json")
+    content = json.loads(kept.read_bytes())
+    kept.write_bytes(kept.read_bytes()[:-30])
+    heads = [materialized(pipeline.run(SELECTOR, config=PROBES), "retrieval_heads") for _ in range(2)]
+    assert [run["detection_reused"] for run in heads] == [False, True]
+    assert json.loads(kept.read_bytes()) == content
+    assert current_fingerprint(pipeline.lake.root) == fingerprint
+
+
 def test_heads_that_do_not_matter_are_not_put_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build_pipeline(tmp_path, monkeypatch)
     monkeypatch.setattr("attninf_assets.influence.detection.MIN_EFFECT", 1e6)

@@ -21,6 +21,8 @@ from attninf_assets.selector.stored import (
     pinned_model,
     publish_pinned_model,
     publish_selector,
+    store_detection,
+    stored_detection,
 )
 from attninf_assets.store.root import Root
 
@@ -94,6 +96,30 @@ def test_a_damaged_detection_is_named_and_only_where_it_is_asked_for(root: Root)
     assert current_fingerprint(root) == SELECTOR.fingerprint
     with pytest.raises(ValueError, match=f"{CURRENT}: damaged"):
         current_detection(root)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stored: b"",
+        lambda stored: b"[]",
+        lambda stored: json.dumps(stored).encode()[:-20],
+        lambda stored: _changed(stored, evidence=None),
+        lambda stored: _changed(stored, detection=stored["detection"] | {"scores_LH": [["high", "low"]]}),
+        lambda stored: _changed(stored, detection=stored["detection"] | {"retrieval_heads": [1, 2]}),
+        lambda stored: _changed(stored, evidence=stored["evidence"] | {"base": {"loss": "low", "token_accuracy": 1}}),
+    ],
+)
+def test_a_damaged_stored_detection_is_named(root: Root, damage: Callable[[dict[str, Any]], bytes]) -> None:
+    path = "selectors/detections/key.json"
+    assert stored_detection(root, "key") is None
+    store_detection(root, "key", DETECTION)
+    found = stored_detection(root, "key")
+    assert found is not None
+    assert found.to_json() == DETECTION.to_json()
+    root.write_bytes(path, damage(json.loads(root.read_bytes(path))))
+    with pytest.raises(ValueError, match=f"{path}: damaged, materialize retrieval_heads again"):
+        stored_detection(root, "key")
 
 
 def test_the_pinned_model_is_the_last_one_or_refused(root: Root) -> None:

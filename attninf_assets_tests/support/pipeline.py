@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from attninf_assets.definitions import definitions
+from attninf_assets.orchestration.assets.checks import CHECKS
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
@@ -87,6 +88,20 @@ def materialized(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, 
     """Metadata of the asset's materialization in a run."""
     (materialization,) = result.asset_materializations_for_node(asset)
     return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def checked(pipeline: Pipeline, check: str, key: str | None = None) -> dg.AssetCheckEvaluation:
+    """What one check says, run alone."""
+    (definition,) = (c for c in CHECKS if c.check_key.name == check)
+    resources = definitions().resources or {}
+    job = dg.Definitions(
+        asset_checks=[definition],
+        jobs=[dg.define_asset_job("only_checks", selection=dg.AssetSelection.checks(definition.check_key))],
+        resources=dict(resources),
+    ).resolve_job_def("only_checks")
+    result = job.execute_in_process(instance=pipeline.instance, tags={"dagster/partition": key} if key else None)
+    (evaluation,) = result.get_asset_check_evaluations()
+    return evaluation
 
 
 def build_pipeline(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:

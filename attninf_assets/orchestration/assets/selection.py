@@ -17,6 +17,7 @@ from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
 from attninf_assets.selection.summary import sampled_scores, selected_by_domain
 from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest
+from attninf_assets.selection.verification import require_thresholds_of_the_scores
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 
@@ -98,12 +99,14 @@ def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg
     """A row for each selected document: doc_id, score and tokens of those at or above their domain's threshold.
 
     It is the reasoning-intensive part of the corpus, which `training_corpus` repeats. Texts are not copied into it.
+    Refused, and the old selection kept, where scores were written after the thresholds that would change them.
     """
     tables = lake.tables()
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "scores", "thresholds") as connection:
+        require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint)
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
-    with connect(tables, "selected_subset") as connection:
+    with connect(tables, "selected_subset", versions={"selected_subset": version}) as connection:  # not another run's
         digest = selection_digest(connection)
         by_domain = selected_by_domain(connection)
     n_documents = sum(row["documents"] for row in by_domain)

@@ -20,6 +20,11 @@ Partitions with events of their own, in `partition_runs`:
 Links to the code, in `display/code_references`:
 
 - `DecoratedOpFunction`: what an asset's op computes by; its `decorated_fn` is the function as it was written.
+
+What a check said last, in `check_history`:
+
+- `COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES`: of the records that hold a result. The event log storage is asked
+  by `get_asset_check_execution_history(check, limit=, status=)`, which no public method of the instance offers.
 """
 
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
@@ -36,10 +41,12 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
 __all__ = [
     "CHECKED_AGAINST",
     "CODE_VERSION_TAG",
+    "COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES",
     "DATA_VERSION_IS_USER_PROVIDED_TAG",
     "DATA_VERSION_TAG",
     "DEFAULT_DATA_VERSION",

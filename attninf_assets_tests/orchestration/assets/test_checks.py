@@ -4,15 +4,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
 
-from attninf_assets.definitions import definitions
-from attninf_assets.orchestration.assets.checks import CHECKS
 from attninf_assets.store.schemas import TABLES
-from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline
+from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked
 
 LETTERS_A = {"domain": "letters", "shard": "a"}
 
@@ -38,16 +35,7 @@ def pipeline(finished: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
 
 def failing(pipeline: Pipeline, check: str, key: str | None = None) -> bool:
     """Run one check alone and say whether it failed."""
-    (definition,) = (c for c in CHECKS if c.check_key.name == check)
-    resources = definitions().resources or {}
-    job = dg.Definitions(
-        asset_checks=[definition],
-        jobs=[dg.define_asset_job("only_checks", selection=dg.AssetSelection.checks(definition.check_key))],
-        resources=dict(resources),
-    ).resolve_job_def("only_checks")
-    result = job.execute_in_process(instance=pipeline.instance, tags={"dagster/partition": key} if key else None)
-    (evaluation,) = result.get_asset_check_evaluations()
-    return not evaluation.passed
+    return not checked(pipeline, check, key).passed
 
 
 def rewrite(pipeline: Pipeline, table: str, change: Callable[[pl.DataFrame], pl.DataFrame], **where: str) -> None:
@@ -115,6 +103,16 @@ def test_a_wrong_selection_is_noticed(pipeline: Pipeline, change: Callable[[pl.D
     assert not failing(pipeline, "selection_is_what_the_thresholds_say")
     rewrite(pipeline, "selected_subset", change)
     assert failing(pipeline, "selection_is_what_the_thresholds_say")
+
+
+def test_thresholds_of_other_scores_select_nothing_and_the_old_selection_stays(pipeline: Pipeline) -> None:
+    before = pipeline.lake.version("selected_subset")
+    rewrite(pipeline, "scores", lambda frame: first(frame, "n_tokens", 10_000), **LETTERS_A)
+    with pytest.raises(ValueError, match="the thresholds of letters are not of the scores that there are now"):
+        pipeline.run(["selected_subset"])
+    assert pipeline.lake.version("selected_subset") == before
+    pipeline.run(["score_thresholds", "selected_subset"])
+    assert not failing(pipeline, "selection_is_what_the_thresholds_say")
 
 
 def test_a_training_corpus_that_is_not_its_manifest_is_noticed(pipeline: Pipeline) -> None:

@@ -1,0 +1,22 @@
+"""What a check said when it last said anything."""
+
+import dagster as dg
+
+from attninf_assets.orchestration.runs.dagster_internals import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+
+__all__ = ["last_result_was_a_failure"]
+
+
+def last_result_was_a_failure(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool:
+    """Whether the check's last result on this instance was a failure, more than a warning.
+
+    A check that is only planned, as it is by the run that asks, or that died, has no result.
+    """
+    records = instance.event_log_storage.get_asset_check_execution_history(
+        check, limit=1, status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+    )
+    results = [record.evaluation for record in records]
+    return any(
+        result is not None and not result.passed and result.severity == dg.AssetCheckSeverity.ERROR
+        for result in results
+    )
