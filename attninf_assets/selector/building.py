@@ -21,7 +21,7 @@ from attninf_assets.influence.model.pretrained import load_tokenizer, start_toke
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.selector import Selector
-from attninf_assets.selector.model_files import publish_directory
+from attninf_assets.selector.model_files import is_intact, publish_directory
 from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import ProbePlan
@@ -70,12 +70,13 @@ class BuiltSelector:
 def pin_selector_model(root: Root, source: str) -> PinnedModel:
     """Pin the model at `source` under the root and make it the one in use; a GGUF file is converted only once.
 
+    Where the same model is pinned already, its files are read and those that are damaged are replaced.
     Raises `ValueError` as `pin_model` does.
     """
     memo = _gguf_memo(source)
-    if memo is not None and root.exists(memo):
-        pinned = PinnedModel(ModelDigests(**json.loads(root.read_bytes(memo))), source)
-        if root.exists(f"{pinned.directory}/config.json"):
+    if memo is not None and (digests := _converted_before(root, memo)) is not None:
+        pinned = PinnedModel(digests, source)
+        if is_intact(root, pinned.directory):
             publish_pinned_model(root, pinned)
             return pinned
     with tempfile.TemporaryDirectory() as scratch:
@@ -225,6 +226,16 @@ def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: Hea
         [plan.n_evidence_probes, plan.n_random_sets, plan.n_audit_probes],
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+
+
+def _converted_before(root: Root, memo: str) -> ModelDigests | None:
+    """What the GGUF file was converted to. None where it was not yet, or the note of it is damaged: it is made anew."""
+    if not root.exists(memo):
+        return None
+    try:
+        return ModelDigests(**json.loads(root.read_bytes(memo)))
+    except (ValueError, TypeError):
+        return None
 
 
 def _gguf_memo(source: str) -> str | None:

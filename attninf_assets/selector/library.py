@@ -30,8 +30,9 @@ from attninf_assets.selector.building import (
     require_that_heads_matter,
     selector_with_heads,
 )
+from attninf_assets.selector.model_directory import digest_model
 from attninf_assets.selector.model_source import ModelDigests
-from attninf_assets.selector.pinning import digest_model, pin_model
+from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import SAMPLE, plan_of
 
 CONVERTED = Path("~/.cache/attninf_assets/converted")  # models made from GGUF files, by the files' sha256

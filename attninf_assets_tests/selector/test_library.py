@@ -26,7 +26,7 @@ from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.selector import library
 from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
 from attninf_assets.selector.library import selector_of
-from attninf_assets.selector.pinning import digest_model
+from attninf_assets.selector.model_directory import digest_model
 from attninf_assets.selector.probe_plan import SAMPLE
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
