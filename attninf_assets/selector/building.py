@@ -68,7 +68,14 @@ class BuiltSelector:
 
 
 def pin_selector_model(root: Root, source: str) -> PinnedModel:
-    """Pin the model at `source` under the root and make it the one in use; a GGUF file is converted only once.
+    """Pin the model at `source` under the root and make it the one in use. Raises `ValueError` as `pin_model` does."""
+    pinned = pin_under(root, source)
+    publish_pinned_model(root, pinned)
+    return pinned
+
+
+def pin_under(root: Root, source: str) -> PinnedModel:
+    """Pin the model at `source` under the root; a GGUF file is converted only once.
 
     Where the same model is pinned already, its files are read and those that are damaged are replaced.
     Raises `ValueError` as `pin_model` does.
@@ -77,7 +84,6 @@ def pin_selector_model(root: Root, source: str) -> PinnedModel:
     if memo is not None and (digests := _converted_before(root, memo)) is not None:
         pinned = PinnedModel(digests, source)
         if is_intact(root, pinned.directory):
-            publish_pinned_model(root, pinned)
             return pinned
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
@@ -85,7 +91,6 @@ def pin_selector_model(root: Root, source: str) -> PinnedModel:
         publish_directory(root, directory, pinned.directory)
     if memo is not None:
         root.write_bytes(memo, json.dumps(asdict(pinned.digests)).encode())
-    publish_pinned_model(root, pinned)
     return pinned
 
 

@@ -89,9 +89,14 @@ def test_a_pin_of_an_earlier_release_has_no_list_of_files_and_is_verified_by_its
 def test_an_intact_pin_is_read_once_on_a_machine_and_again_when_a_file_changes(
     pin: str, root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = []
+    read: list[Path] = []
     digests = verified_pins.file_digests
-    monkeypatch.setattr(verified_pins, "file_digests", lambda directory: read.append(1) or digests(directory))
+
+    def counted(directory: Path) -> dict[str, str]:
+        read.append(directory)
+        return digests(directory)
+
+    monkeypatch.setattr(verified_pins, "file_digests", counted)
     directory = local_directory(root, pin, cache=tmp_path / "cache")
     assert len(read) == 1
     for _ in range(3):
