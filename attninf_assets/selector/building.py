@@ -22,7 +22,7 @@ from attninf_assets.influence.model.pretrained import load_tokenizer, start_toke
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.selector import Selector
-from attninf_assets.selector.model_files import publish_directory
+from attninf_assets.selector.model_files import is_intact, publish_directory
 from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import ProbePlan
@@ -75,22 +75,29 @@ class BuiltSelector:
 
 
 def pin_selector_model(root: Root, source: str) -> PinnedModel:
-    """Pin the model at `source` under the root and make it the one in use; a GGUF file is converted only once.
+    """Pin the model at `source` under the root and make it the one in use. Raises `ValueError` as `pin_model` does."""
+    pinned = pin_under(root, source)
+    publish_pinned_model(root, pinned)
+    return pinned
 
+
+def pin_under(root: Root, source: str) -> PinnedModel:
+    """Pin the model at `source` under the root; a GGUF file is converted only once.
+
+    Where the same model is pinned already, its files are read and those that are damaged are replaced.
     Raises `ValueError` as `pin_model` does.
     """
     memo = _gguf_memo(source)
-    known = None if memo is None else _converted_before(root, memo, source)
-    if known is not None:
-        publish_pinned_model(root, known)
-        return known
+    if memo is not None and (digests := _converted_before(root, memo)) is not None:
+        pinned = PinnedModel(digests, source)
+        if is_intact(root, pinned.directory):
+            return pinned
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         pinned = PinnedModel(pin_model(source, directory), source)
         publish_directory(root, directory, pinned.directory)
     if memo is not None:
         root.write_bytes(memo, json.dumps(asdict(pinned.digests)).encode())
-    publish_pinned_model(root, pinned)
     return pinned
 
 
@@ -239,11 +246,10 @@ def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: Hea
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
-def _converted_before(root: Root, memo: str, source: str) -> PinnedModel | None:
-    """The model that a GGUF file was converted to, if the memo says and it is still there."""
+def _converted_before(root: Root, memo: str) -> ModelDigests | None:
+    """What the GGUF file was converted to. None where it was not yet, or the note of it is damaged: it is made anew."""
     try:
-        pinned = PinnedModel(read_record(root, memo, ModelDigests, made_by="selector_model"), source)
-        return pinned if root.exists(f"{pinned.directory}/config.json") else None
+        return read_record(root, memo, ModelDigests, made_by="selector_model")
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -1,7 +1,6 @@
 """The method as a library: heads found from sentences, texts scored with them; no Dagster, no lake, no storage root."""
 
 import atexit
-import hashlib
 import os
 import shutil
 import tempfile
@@ -25,14 +24,17 @@ from attninf_assets.influence.selector import MAX_TOKENS, SCORING_VERSION, Selec
 from attninf_assets.selector.building import (
     HeadSettings,
     gather_detection,
+    pin_under,
     probes_for_model,
     require_that_heads_exist,
     require_that_heads_matter,
     selector_with_heads,
 )
+from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.model_source import ModelDigests
-from attninf_assets.selector.pinning import digest_model, pin_model
+from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import SAMPLE, plan_of
+from attninf_assets.store.root import Root
 
 CONVERTED = Path("~/.cache/attninf_assets/converted")  # models made from GGUF files, by the files' sha256
 
@@ -245,30 +247,12 @@ def _pinned(model: Model) -> _PinnedHere:
 def _pinned_once(source: str, _: object) -> _PinnedHere:
     """Pinned once per process, unless its files change: a directory by links, a GGUF file by its conversion."""
     if source.endswith(".gguf"):
-        directory = _converted(source)
-        return _PinnedHere(directory, digest_model(directory))
+        kept = Root.at(CONVERTED)
+        pinned = pin_under(kept, source)
+        directory = local_directory(kept, pinned.directory, cache=CONVERTED.expanduser())
+        return _PinnedHere(directory, pinned.digests)
     directory = Path(tempfile.mkdtemp(dir=_links()))
     return _PinnedHere(directory, pin_model(source, directory, link=True))
-
-
-def _converted(source: str) -> Path:
-    """The directory a GGUF file was converted to, which is done once and kept under `CONVERTED`."""
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise ValueError(f"selector {source!r}: no such GGUF file")
-    with path.open("rb") as stream:
-        target = CONVERTED.expanduser() / hashlib.file_digest(stream, "sha256").hexdigest()
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            made = Path(scratch) / "model"
-            pin_model(source, made)
-            try:
-                made.rename(target)
-            except OSError:  # another process was first
-                if not target.exists():
-                    raise
-    return target
 
 
 @cache
@@ -282,9 +266,9 @@ def _links() -> str:
 def _stamp(path: Path) -> object:
     """Changes when a file of the model does."""
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return tuple((file.name, *_size_and_time(file)) for file in files)
+    return tuple((file.name, *_which_and_when(file)) for file in files)
 
 
-def _size_and_time(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
+def _which_and_when(file: Path) -> tuple[int, int, int, int]:
+    stat = os.stat(file) if file.exists() else os.lstat(file)  # a link to nowhere is for pinning to refuse
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino

@@ -1,5 +1,8 @@
-"""Pinned models under the root: published whole or not at all, and brought to a local directory to be loaded."""
+"""Pinned models under the root: published whole or not at all, verified, and brought to a local directory."""
 
+import errno
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -8,50 +11,143 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from attninf_assets.selector.model_directory import CONFIG, file_digests
+from attninf_assets.selector.verified_pins import DamagedPinError, require_intact
 from attninf_assets.store.root import Root
+
+_CHUNK = 1 << 22
 
 
 def publish_directory(root: Root, local: Path, relative: str) -> None:
-    """Copy the files of `local` to `relative` under the root, unless they are there already.
+    """Copy the files of `local` to `relative` under the root; what is there already is kept, what is damaged replaced.
 
-    `config.json` comes last, so its presence means that the directory is complete.
+    `config.json` comes last, so its presence means that the directory is complete. A file is replaced in one step,
+    so readers see the damaged one or the right one. The files' sha256 go to a list of their own, see `pinned_files`.
     """
-    if root.exists(f"{relative}/config.json"):
-        return
-    files = sorted((f for f in local.iterdir() if f.is_file()), key=lambda f: (f.name == "config.json", f.name))
-    if root.is_local:
+    sha256_of = file_digests(local)
+    if root.is_local and not root.exists(f"{relative}/{CONFIG}"):
         target = Path(root.uri) / relative
         staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(local, staged)
-        try:
-            os.rename(staged, target)
-        except OSError:
-            shutil.rmtree(staged)
-            if not (target / "config.json").exists():
-                raise
-        return
-    for file in files:
-        remote, path = root.locate(f"{relative}/{file.name}")
-        pafs.copy_files(str(file), path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=remote)
+        staged.mkdir()
+        for name in sha256_of:
+            shutil.copyfile(local / name, staged / name)
+        _install(staged, target)
+    else:
+        for name in sorted(sha256_of, key=lambda name: (name == CONFIG, name)):
+            if _stored_sha256(root, f"{relative}/{name}") != sha256_of[name]:
+                _replace(root, local / name, f"{relative}/{name}")
+        for path in root.list(relative):
+            if path.removeprefix(f"{relative}/") not in sha256_of:
+                root.delete(path)
+    root.write_bytes(_list_of(relative), json.dumps(sha256_of, sort_keys=True).encode())
+
+
+def is_intact(root: Root, relative: str) -> bool:
+    """Whether every file of a pinned model is there as it was pinned; False where it is not known what was pinned."""
+    pinned = pinned_files(root, relative)
+    return pinned is not None and all(
+        _stored_sha256(root, f"{relative}/{name}") == sha256 for name, sha256 in pinned.items()
+    )
+
+
+def pinned_files(root: Root, relative: str) -> dict[str, str] | None:
+    """sha256 of the files as they were pinned, by name. None where an earlier release pinned them and kept no list, or
+    the list itself is damaged: pinning again writes it."""
+    if not root.exists(_list_of(relative)):
+        return None
+    try:
+        stored = json.loads(root.read_bytes(_list_of(relative)))
+    except ValueError:
+        return None
+    return stored if isinstance(stored, dict) else None
 
 
 def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
     """A local directory with the files of `relative`: the place itself under a local root, else a copy under `cache`.
 
-    Raises `ValueError` naming the place where nothing complete is there.
+    Its last part is the digest that the model was pinned under, and the files are compared with it, see
+    `require_intact`; a copy that is damaged is made again. Raises `ValueError` naming the place where nothing complete
+    is there, and the file and both digests where it is damaged.
     """
-    if not root.exists(f"{relative}/config.json"):
-        raise ValueError(f"{root.uri}/{relative}: no pinned model there; materialize selector_model")
+    where = f"{root.uri}/{relative}"
+    if not root.exists(f"{relative}/{CONFIG}"):
+        raise ValueError(f"{where}: no pinned model there; materialize selector_model")
+
+    def verify(directory: Path) -> None:
+        require_intact(
+            directory,
+            digest=relative.rpartition("/")[2],
+            where=where,
+            pinned_files=pinned_files(root, relative),
+            memory=cache / "verified",
+        )
+
     if root.is_local:
+        verify(Path(root.uri) / relative)
         return Path(root.uri) / relative
     target = cache / relative
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            copy = Path(scratch) / "model"
-            copy.mkdir()
-            remote, path = root.locate(relative)
-            pafs.copy_files(path, str(copy), source_filesystem=remote, destination_filesystem=pafs.LocalFileSystem())
-            os.replace(copy, target)
+    if target.exists():
+        try:
+            verify(target)
+        except DamagedPinError:
+            _fetch(root, relative, target)
+    else:
+        _fetch(root, relative, target)
+    verify(target)
     return target
+
+
+def _fetch(root: Root, relative: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        copy = Path(scratch) / "model"
+        copy.mkdir()
+        remote, path = root.locate(relative)
+        pafs.copy_files(path, str(copy), source_filesystem=remote, destination_filesystem=pafs.LocalFileSystem())
+        _install(copy, target)
+
+
+def _install(copy: Path, target: Path) -> None:
+    """Move the directory `copy` to `target`: in one step, or file by file into what another process has put there or
+    damage has left. Both processes' files are the same: the directory's name is their digest."""
+    try:
+        os.rename(copy, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        names = {file.name for file in copy.iterdir()}
+        for name in sorted(names, key=lambda name: (name == CONFIG, name)):
+            os.replace(copy / name, target / name)
+        for file in target.iterdir():
+            if file.name not in names:
+                file.unlink(missing_ok=True)
+        copy.rmdir()
+
+
+def _replace(root: Root, file: Path, relative: str) -> None:
+    destination, path = root.locate(relative)
+    if root.is_local:
+        staged = Path(path).parent.parent / f".{file.name}.{uuid.uuid4().hex}.tmp"
+        shutil.copyfile(file, staged)
+        os.replace(staged, path)
+    else:
+        pafs.copy_files(str(file), path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=destination)
+
+
+def _stored_sha256(root: Root, relative: str) -> str | None:
+    """sha256 of a file under the root, read as a stream; None where there is none."""
+    filesystem, path = root.locate(relative)
+    digest = hashlib.sha256()
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest()
+
+
+def _list_of(relative: str) -> str:
+    directory, _, digest = relative.rpartition("/")
+    return f"{directory}/files/{digest}.json"

@@ -23,14 +23,15 @@ from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.scoring import DocumentScore
 from attninf_assets.scores.update import update_partition_scores
-from attninf_assets.selector import library
+from attninf_assets.selector import building, library
 from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
 from attninf_assets.selector.library import selector_of
-from attninf_assets.selector.pinning import digest_model
+from attninf_assets.selector.model_directory import digest_model
 from attninf_assets.selector.probe_plan import SAMPLE
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
+from attninf_assets_tests.support.tiny_gguf import tiny_gguf
 from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
@@ -279,8 +280,19 @@ def test_a_gguf_file_is_converted_once_for_all_processes(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(library, "pin_model", never)
+    monkeypatch.setattr(building, "pin_model", never)
     assert selector_of(gguf, [Head(18, 6)], device=CPU) == first
+
+
+def test_a_damaged_conversion_is_made_again(tmp_path: Path, conversions: Path) -> None:
+    gguf = tiny_gguf(tmp_path / "tiny.gguf")
+    first = selector_of(gguf, [Head(1, 2)], device=CPU)
+    (weights,) = conversions.glob("**/model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    library._pinned_once.cache_clear()
+    assert selector_of(gguf, [Head(1, 2)], device=CPU) == first
+    assert weights.read_bytes() == whole
 
 
 def test_a_gguf_file_that_is_not_there_is_refused_by_its_name(tmp_path: Path, selector: Selector) -> None:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
-from attninf_assets.selector.pinning import digest_model, pin_model
+from attninf_assets.selector.model_directory import digest_model
+from attninf_assets.selector.pinning import pin_model
 from attninf_assets_tests.support.hub import hub_of
 from attninf_assets_tests.support.tiny_models import tiny_model
 from benchmarks.rigs.made_up_text import VOCAB, tiny_tokenizer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from attninf_assets.influence.model.numeric_class import NumericClass
 
@@ -18,16 +18,42 @@ def load_model(directory: Path, *, numeric_class: NumericClass, device: torch.de
 
     Raises `ValueError` where the weight files lack a parameter, which transformers would fill with random numbers.
     """
+    dtype = torch.float32 if numeric_class == "float32" else torch.bfloat16
+    return _loaded(directory, dtype=dtype).to(device).eval()
+
+
+def require_loadable(directory: Path) -> None:
+    """Raise `ValueError`, or what transformers raises, where `load_model` would fail; no weight is read.
+
+    Everything is placed on the meta device, so names and shapes are compared and nothing is allocated for them.
+    """
+    _loaded(directory, dtype=torch.float32, device_map={"": "meta"})
+
+
+def load_config(directory: Path) -> Any:
+    """The config of a pinned directory, with plain attention and experts whatever it asks for.
+
+    transformers takes the implementation of attention from the config even where another is asked for, and fetches
+    one named `org/name` from the hub, code included.
+    """
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    config._attn_implementation = "eager"
+    config._experts_implementation = None  # the model's default
+    return config
+
+
+def _loaded(directory: Path, **how: Any) -> Any:
     model, loading = AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=torch.float32 if numeric_class == "float32" else torch.bfloat16,
+        config=load_config(directory),
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **how,
     )
     refuse_missing_parameters(loading, directory)
-    return model.to(device).eval()
+    return model
 
 
 def decoder_layers(model: Any) -> torch.nn.ModuleList:

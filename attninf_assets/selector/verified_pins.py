@@ -1,0 +1,75 @@
+"""Pinned models are what they were pinned as: files are compared with the digest once on a machine."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from attninf_assets.selector.model_directory import digests_of_files, file_digests, model_files
+
+_log = logging.getLogger(__name__)
+_REPAIR = "materialize selector_model again, which repairs it"
+
+
+class DamagedPinError(ValueError):
+    """A pinned model that is not what it was pinned as, with the file and both digests."""
+
+
+def require_intact(
+    directory: Path, *, digest: str, where: str, pinned_files: Mapping[str, str] | None, memory: Path
+) -> None:
+    """Raise `DamagedPinError` unless the model in `directory`, called `where`, has the digest that it was pinned under.
+
+    The digest decides; `pinned_files`, the sha256 of the files as they were pinned, tell which file is another, where
+    they are known. What was found intact is noted in the directory `memory`, by size, inode and times of every file,
+    and not read again until one of these changes.
+    """
+    stamps = _stamps(directory)
+    remembered = memory / f"{hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()}.json"
+    found_before = json.dumps({"digest": digest, "files": stamps}, sort_keys=True)
+    if _text(remembered) == found_before:
+        return
+    sha256_of = file_digests(directory)
+    try:
+        is_now = digests_of_files(directory, sha256_of).model
+    except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        is_now = f"none, as config.json or the index cannot be read ({type(error).__name__}: {error})"
+    if is_now == digest:
+        _remember(remembered, found_before)
+        return
+    listed = dict(pinned_files) if pinned_files else sha256_of
+    for name in sorted({*sha256_of, *listed}):
+        found, pinned = sha256_of.get(name, "no such file"), listed.get(name, "no such file")
+        if found != pinned:
+            raise DamagedPinError(
+                f"{where}/{name}: not what was pinned: sha256 is {found}, pinned was {pinned}; {_REPAIR}"
+            )
+    raise DamagedPinError(
+        f"{where}: not the model that was pinned: its digest is {is_now}, pinned was {digest}; {_REPAIR} "
+        "(sharded models that were pinned before 0.2.0 get a new digest by that)"
+    )
+
+
+def _stamps(directory: Path) -> dict[str, list[int]]:
+    stats = {file.name: file.stat() for file in model_files(directory)}
+    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()}
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError):  # none yet, or damaged: the model is read again
+        return None
+
+
+def _remember(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as stream:
+            stream.write(text)
+        os.replace(stream.name, file)
+    except OSError as error:
+        _log.warning(f"{file}: cannot be written, so the pinned model is read again next time: {error}")
