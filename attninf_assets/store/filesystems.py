@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs
 
+from attninf_assets.store.uris import redacted, require_no_secret
+
 __all__ = [
     "NO_OPTIONS",
     "FoundFile",
@@ -55,8 +57,9 @@ def filesystem_for(uri: str, storage_options: StorageOptions = NO_OPTIONS) -> tu
     is absent is left to the cloud's own chain (environment, profile, instance role). `max_retries` bounds the
     retries of a request. Other keys are the table store's.
 
-    Raises ValueError for another scheme, and for an http endpoint without AWS_ALLOW_HTTP.
+    Raises ValueError for another scheme, for credentials in `uri`, and for an http endpoint without AWS_ALLOW_HTTP.
     """
+    require_no_secret(uri)
     scheme, separator, path = uri.partition("://")
     if not separator:
         return pa.fs.LocalFileSystem(), os.path.abspath(uri)
@@ -76,9 +79,9 @@ def _s3(items: tuple[tuple[str, str], ...]) -> pa.fs.FileSystem:
     if endpoint := options.get("AWS_ENDPOINT_URL"):
         parts = urlsplit(endpoint)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is not an http:// or https:// address")
+            raise ValueError(f"AWS_ENDPOINT_URL: {redacted(endpoint)!r} is not an http:// or https:// address")
         if parts.scheme == "http" and options.get("AWS_ALLOW_HTTP", "").lower() not in {"true", "1"}:
-            raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is plain http, which needs AWS_ALLOW_HTTP=true")
+            raise ValueError(f"AWS_ENDPOINT_URL: {redacted(endpoint)!r} is plain http, which needs AWS_ALLOW_HTTP=true")
         arguments |= {"scheme": parts.scheme, "endpoint_override": parts.netloc + parts.path.rstrip("/")}
     for option, argument in (
         ("AWS_ACCESS_KEY_ID", "access_key"),
