@@ -15,11 +15,11 @@ _DICTIONARY_PAGE = 2  # PageType of parquet.thrift
 
 
 def require_inflation(n_bytes: int, n_compressed: int, *, what: str) -> None:
-    """Raise `ValueError`, naming `what`, where `n_bytes` are too many to have come from so few by compression of text."""
+    """Raise `ValueError`, naming `what`, where `n_bytes` are more than compressed text can decompress to."""
     if n_bytes > max(LONGEST_ROW, INFLATES_AT_MOST * n_compressed):
         raise ValueError(
-            f"{what}: {n_compressed:,} bytes decompress to {n_bytes:,} or more, above {INFLATES_AT_MOST} times as many; "
-            "no text does"
+            f"{what}: {n_compressed:,} bytes decompress to {n_bytes:,} or more, above {INFLATES_AT_MOST} times as "
+            "many; no text does"
         )
 
 

@@ -47,8 +47,8 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
             n_refused += 1
             if n_refused > MOST_REFUSED:
                 raise ValueError(
-                    f"{shard.uri}: more than {MOST_REFUSED:,} rows cannot be documents, the last of them row {row.index}: "
-                    f"{refused}; is the file what the corpus file says?"
+                    f"{shard.uri}: more than {MOST_REFUSED:,} rows cannot be documents, the last of them "
+                    f"row {row.index}: {refused}; is the file what the corpus file says?"
                 ) from None
             yield Refusal(
                 domain=shard.domain,

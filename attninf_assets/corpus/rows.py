@@ -67,7 +67,8 @@ def _naming(shard: Shard) -> Iterator[None]:
         if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
             raise
         raise ValueError(
-            f"{shard.uri}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: {redacted(error)}"
+            f"{shard.uri}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: "
+            f"{redacted(error)}"
         ) from error
 
 
@@ -102,7 +103,8 @@ def _check_column(schema: pa.Schema, column: str, *, shard: Shard, role: str, in
     if len(found) != 1:
         count = "no" if not found else str(len(found))
         raise ValueError(
-            f"{shard.uri}: the file has {count} column {column!r} ({role} column); it has {printable(', '.join(schema.names))}"
+            f"{shard.uri}: the file has {count} column {column!r} ({role} column); it has "
+            f"{printable(', '.join(schema.names))}"
         )
     type_ = schema.field(found[0]).type
     value_type = type_.value_type if pa.types.is_dictionary(type_) else type_

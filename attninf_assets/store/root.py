@@ -38,9 +38,9 @@ class Root:
     def at(cls, location: str | os.PathLike[str], storage_options: StorageOptions = NO_OPTIONS) -> "Root":
         """The root at a local path (relative ones from the working directory) or `s3://bucket/prefix`.
 
-        Raises ValueError for an empty location, any other scheme, credentials in the URI, and characters that the table format or the query
-        engine would misread: locally any of `*?[]|^%`, backslash and control characters, on S3 all but letters,
-        digits and `._=+-`.
+        Raises ValueError for an empty location, any other scheme, credentials in the URI, and characters that the
+        table format or the query engine would misread: locally any of `*?[]|^%`, backslash and control characters, on
+        S3 all but letters, digits and `._=+-`.
         """
         text = os.fspath(location)
         require_no_secret(text)

@@ -42,7 +42,8 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
         stored = index_and_store(tables, shard, storage_options=sources.storage_options)
         indexed = stored.indexed
         context.log.info(
-            f"{printable(shard.uri)}: {indexed.n_documents:,} documents {'indexed' if stored.changed else 'found unchanged'}, "
+            f"{printable(shard.uri)}: {indexed.n_documents:,} documents "
+            f"{'indexed' if stored.changed else 'found unchanged'}, "
             f"{indexed.n_refused:,} rows refused"
         )
         return dg.MaterializeResult(

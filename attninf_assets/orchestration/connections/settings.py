@@ -37,8 +37,6 @@ __all__ = ["RescorePolicy", "Settings", "read_settings", "resources_from"]
 _PREFIX = "ATTNINF_"
 _WITHOUT = {"budget": "unlimited", "alert_webhook": "no alerts"}  # what it means not to set them
 
-_SECRET = "alert_webhook"
-
 
 class RescorePolicy(StrEnum):
     """When stale and missing scores are requested."""
@@ -139,7 +137,7 @@ def _problem(details: ErrorDetails) -> str:
         return str(reason)
     name = str(details["loc"][0])
     reason = reason or f"not {Settings.model_fields[name].title}: {details['msg']}"
-    if name == _SECRET or isinstance(reason, SecretInUriError):
+    if Settings.model_fields[name].annotation == SecretStr | None or isinstance(reason, SecretInUriError):
         return f"{_variable(name)}: {reason}"
     return f"{_variable(name)}={redacted(repr(details['input']))}: {reason}"
 
