@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attninf_assets.corpus.printable import printable
 from attninf_assets.influence.model.head import Mask
+from attninf_assets.store.uris import redacted, require_no_secret
 
 if TYPE_CHECKING:
     from attninf_assets.corpus.documents import Refusal, Shard
@@ -81,6 +83,7 @@ def score(
     )
 
     with _problems_told("score"):
+        require_no_secret(model)
         shard = shard_of_file(source, text_column=text_column, id_column=id_column)
         require_output(out, source=source, force=force)
         if save_heads is not None:
@@ -215,12 +218,12 @@ def _given(**options: object) -> dict[str, Any]:
 
 
 def _tell_refusal(refusal: "Refusal") -> None:
-    _tell(f"{refusal.source_uri}: row {refusal.source_row} refused: {refusal.reason}")
+    _tell(printable(f"{refusal.source_uri}: row {refusal.source_row} refused: {refusal.reason}"))
 
 
 def _tell(line: object) -> None:
     """To stderr: what is asked for, if anything, is alone on stdout."""
-    typer.echo(str(line), err=True)
+    typer.echo(printable(line, lines=True), err=True)
 
 
 @contextmanager
@@ -229,7 +232,7 @@ def _problems_told(verb: str, problems: tuple[type[Exception], ...] = (ValueErro
     try:
         yield
     except problems as error:
-        _tell(f"attninf {verb}: {error}")
+        _tell(f"attninf {verb}: {redacted(error)}")
         raise typer.Exit(BAD_INPUT) from None
     except OSError as error:
         said = str(error).replace("\n", " ")

@@ -204,6 +204,31 @@ def test_bad_input_ends_with_one_line_and_writes_nothing(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "s3://AKIA:5ecret/x@bucket/in.jsonl", "--selector", "m", "--out", "o.parquet"],
+        ["score", "https://host/in.jsonl?token=5ecret", "--selector", "m", "--out", "o.parquet"],
+        ["score", "in.jsonl", "--selector", "hf://me:5ecret@org/name", "--out", "o.parquet"],
+        ["backfill", "--all", "--url", "http://me:5ecret@127.0.0.1:3000"],
+    ],
+)
+def test_an_address_with_credentials_is_refused_and_not_repeated(arguments: list[str]) -> None:
+    result = attninf(*arguments)
+    assert result.exit_code == 2
+    assert "credentials" in complaint(result)
+    assert "5ecret" not in result.output + result.stderr
+
+
+def test_names_from_outside_cannot_forge_a_line(model: Path, heads: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in\nattninf score: all is well\x1b[2J.jsonl"
+    source.write_bytes(b'{"text": ""}\n{"text": "some words"}\n')
+    result = attninf("score", source, "--selector", model, "--out", tmp_path / "o.parquet", "--heads", heads)
+    assert result.exit_code == 3
+    assert "attninf score: all is well" not in result.stderr.splitlines()
+    assert "\x1b" not in result.stderr
+
+
 def test_a_selectors_file_settles_what_it_holds(model: Path, tmp_path: Path) -> None:
     source, saved = tmp_path / "in.jsonl", tmp_path / "selector.json"
     write_rows(source, ROWS[:3], format="jsonl")

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -12,8 +12,16 @@ from pydantic_core import ErrorDetails
 
 from attninf_assets.corpus.documents import LONGEST_NAME, NAME
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, join, split_glob
+from attninf_assets.store.uris import SecretInUriError, redacted, require_no_secret
 
 __all__ = ["FORMATS", "CorpusConfig", "DomainSource", "Glob", "load_corpus_config"]
+
+# Of a corpus file. It has three levels, and five thousand domains take half of that size.
+LARGEST_FILE = 1 << 20
+DEEPEST = 20
+MOST_ALIASES = 100
+_MOST_PROBLEMS = 50  # told in one error
+_LONGEST_VALUE = 300  # characters of a value that is told
 
 Format = Literal["parquet", "jsonl", "jsonl.zst", "jsonl.gz"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -42,6 +50,7 @@ def _glob(written: object, info: ValidationInfo) -> Glob:
         return written
     if not isinstance(written, str) or not written.strip():
         raise ValueError("not a glob")
+    require_no_secret(written)
     scheme, is_uri, rest = written.partition("://")
     if is_uri and scheme not in _FIXED_PARTS:
         raise ValueError(f"has the scheme {scheme!r}; give a local path, s3://… or hf://…")
@@ -93,6 +102,41 @@ class CorpusConfig:
     domains: Mapping[str, DomainSource]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses YAML that would grow as it is used: nested deeply, or with many or nested aliases."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._anchored: list[bool] = []  # of what is being composed, from the outermost inwards
+        self._n_aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML's."""
+        event, problem = self.peek_event(), None
+        if isinstance(event, yaml.AliasEvent):
+            self._n_aliases += 1
+            if any(self._anchored):
+                problem = "an alias within what an anchor names"
+            elif self._n_aliases > MOST_ALIASES:
+                problem = f"more than {MOST_ALIASES} aliases"
+        elif len(self._anchored) > DEEPEST:
+            problem = f"nested more than {DEEPEST} deep"
+        if problem is not None:
+            raise ValueError(f"line {event.start_mark.line + 1}: {problem}")
+        self._anchored.append(event.anchor is not None)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._anchored.pop()
+
+
+def _leave_out_the_lines(error: yaml.MarkedYAMLError) -> None:
+    """Pieces of lines, in which a URI with credentials may no longer be known for one."""
+    for mark in (error.context_mark, error.problem_mark):
+        if mark is not None:
+            mark.buffer = None
+
+
 def load_corpus_config(
     path_or_uri: str | os.PathLike[str], *, storage_options: StorageOptions = NO_OPTIONS
 ) -> CorpusConfig:
@@ -104,13 +148,20 @@ def load_corpus_config(
     filesystem, inner_path = filesystem_for(path, storage_options)
     try:
         with filesystem.open_input_stream(inner_path) as stream:
-            text = stream.read().decode()
+            data = stream.read(LARGEST_FILE + 1)
+            if len(data) > LARGEST_FILE:
+                raise ValueError(f"{path}: the corpus file is larger than {LARGEST_FILE:,} bytes; is it one?")
+            text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: the corpus file cannot be read: {error}") from error
+        raise ValueError(f"{path}: the corpus file cannot be read: {redacted(error)}") from error
     try:
-        tree, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        loader = _Loader(text)
+        tree = loader.get_single_node()
+        content = None if tree is None else loader.construct_document(tree)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: the corpus file is not valid YAML: {error}") from error
+        if isinstance(error, yaml.MarkedYAMLError) and redacted(text) != text:
+            _leave_out_the_lines(error)
+        raise ValueError(f"{path}: the corpus file is not valid YAML: {_shortened(str(error))}") from None
     problems = _repeated_keys(tree)
     folder = path.rpartition("/")[0] if "://" in path else os.path.dirname(inner_path)
     try:
@@ -118,8 +169,14 @@ def load_corpus_config(
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors()]
     if problems:
-        raise ValueError("\n  ".join([f"{path}: the corpus file is not valid:", *problems]))
+        more = len(problems) - _MOST_PROBLEMS
+        told = [*problems[:_MOST_PROBLEMS], *([f"and {more:,} more"] if more > 0 else [])]
+        raise ValueError("\n  ".join([f"{path}: the corpus file is not valid:", *told]))
     return CorpusConfig(path, file.domains)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}… ({len(text):,} characters)"
 
 
 def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
@@ -142,19 +199,28 @@ def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
 def _problem(details: ErrorDetails) -> str:
     """One of pydantic's findings, in the words of the file."""
     *parents, name = [part for part in details["loc"] if part != "[key]"] or ["the file"]
-    field, kind = ".".join(map(str, [*parents, name])), details["type"]
+    field, kind = _shortened(".".join(map(str, [*parents, name]))), details["type"]
     if kind == "missing":
         return f"{field}: missing"
     if kind == "extra_forbidden":
         known = list((DomainSource if parents else _CorpusFile).model_fields)
         return f"{field}: unknown key; {_hint(name, known)}"
-    value = "empty" if details["input"] is None else repr(details["input"])
+    reason = details.get("ctx", {}).get("error")
+    if isinstance(reason, SecretInUriError):
+        return f"{field}: {reason}"
+    value = "empty" if details["input"] is None else _shortened(redacted(_written(details["input"])))
     if kind == "literal_error":
         return f"{field}: {value}: not a format; {_hint(details['input'], FORMATS)}"
-    words = _WORDS.get(kind) or details.get("ctx", {}).get("error") or details["msg"]
-    return f"{field}: {value}: {words}"
+    return f"{field}: {value}: {_WORDS.get(kind) or reason or details['msg']}"
 
 
 def _hint(written: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(written), known, n=1)
+    near = difflib.get_close_matches(_written(written).strip("'"), known, n=1)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python's limit on the digits of an integer
+        return "a number of too many digits"

@@ -7,7 +7,9 @@ from attninf_assets.corpus.documents import Document, Refusal, Shard
 from attninf_assets.corpus.rows import MISSING, Row, read_rows
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
-__all__ = ["read_shard"]
+__all__ = ["MOST_REFUSED", "read_shard"]
+
+MOST_REFUSED = 1_000_000  # rows of one shard; they are kept in memory until it is read
 
 _KINDS: dict[type, str] = {
     bool: "a boolean",
@@ -29,8 +31,10 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
     row does not take up its doc_id.
 
     Raises ValueError, naming the file, if the file is missing, empty, truncated, corrupt or of another format, or if a
-    column is in none of its rows. For JSONL some of this is known only at the end of the file.
+    column is in none of its rows, if it inflates as no text does, and after `MOST_REFUSED` refused rows. For JSONL some
+    of this is known only at the end of the file.
     """
+    n_refused = 0
     first_rows: dict[bytes, int] = {}
     for row in read_rows(shard, storage_options=storage_options):
         try:
@@ -40,6 +44,12 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
                 if first != row.index:
                     raise _RowRefusedError(f"doc_id {doc_id!r} is a duplicate of row {first}")
         except _RowRefusedError as refused:
+            n_refused += 1
+            if n_refused > MOST_REFUSED:
+                raise ValueError(
+                    f"{shard.uri}: more than {MOST_REFUSED:,} rows cannot be documents, the last of them "
+                    f"row {row.index}: {refused}; is the file what the corpus file says?"
+                ) from None
             yield Refusal(
                 domain=shard.domain,
                 shard=shard.name,

@@ -9,23 +9,29 @@ from enum import Enum
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attninf_assets.corpus.bounds import LONGEST_ROW, batch_rows, require_inflation
 from attninf_assets.corpus.documents import Shard
+from attninf_assets.corpus.printable import printable
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.reopened_file import open_source
+from attninf_assets.store.uris import redacted
 
 __all__ = ["MISSING", "Row", "read_rows"]
 
 
 class _Missing(Enum):
     MISSING = "missing"
+    TOO_LONG = "too long"
 
 
 MISSING: Final = _Missing.MISSING
-_BATCH_ROWS = 64
+_TOO_LONG: Final = _Missing.TOO_LONG
 _READ_BYTES = 8 << 20  # at a time from the file; on S3, one request
 _LINE_BYTES = 1 << 20  # decompressed at a time
+_LINES_WITHOUT_OBJECT = 100_000  # at the beginning of a file, after which none is expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,15 @@ class Row:
 
 
 def read_rows(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) -> Iterator[Row]:
-    """Every row of the shard's file in order. Raises ValueError, naming the file, for a problem of the file itself."""
+    """Every row of the shard's file in order. A row longer than `LONGEST_ROW` bytes has a problem and no fields.
+
+    Raises ValueError, naming the file, for a problem of the file itself, among them that it inflates as no text does.
+    """
     with _naming(shard), open_source(shard.uri, storage_options) as file:
         if shard.format == "parquet":
             yield from _parquet_rows(file, shard)
         else:
-            yield from _jsonl_rows(pa.BufferedInputStream(file, _READ_BYTES), shard)
+            yield from _jsonl_rows(file, shard)
 
 
 @contextmanager
@@ -58,7 +67,8 @@ def _naming(shard: Shard) -> Iterator[None]:
         if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
             raise
         raise ValueError(
-            f"{shard.uri}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: {error}"
+            f"{shard.uri}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: "
+            f"{redacted(error)}"
         ) from error
 
 
@@ -72,12 +82,19 @@ def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
         columns.append(shard.id_column)
     if parquet.metadata.num_rows == 0:
         raise ValueError(f"{shard.uri}: the file holds no rows")
-    index = 0
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+    at_once = batch_rows(file, parquet.metadata, columns, uri=shard.uri)
+    index = n_bytes = 0
+    n_compressed = file.size()
+    for batch in parquet.iter_batches(batch_size=at_once, columns=columns):
         texts = _values(batch.column(shard.text_column))
         doc_ids = [MISSING] * len(texts) if shard.id_column is None else _values(batch.column(shard.id_column))
         for text, doc_id in zip(texts, doc_ids, strict=True):
-            yield Row(index=index, text=text, doc_id=doc_id)
+            n_bytes += len(text) if isinstance(text, bytes) else 0
+            require_inflation(n_bytes, n_compressed, what=shard.uri)
+            if text is _TOO_LONG or doc_id is _TOO_LONG:
+                yield Row(index=index, problem=f"row is longer than {LONGEST_ROW:,} bytes")
+            else:
+                yield Row(index=index, text=text, doc_id=doc_id)
             index += 1
 
 
@@ -86,7 +103,8 @@ def _check_column(schema: pa.Schema, column: str, *, shard: Shard, role: str, in
     if len(found) != 1:
         count = "no" if not found else str(len(found))
         raise ValueError(
-            f"{shard.uri}: the file has {count} column {column!r} ({role} column); it has {', '.join(schema.names)}"
+            f"{shard.uri}: the file has {count} column {column!r} ({role} column); it has "
+            f"{printable(', '.join(schema.names))}"
         )
     type_ = schema.field(found[0]).type
     value_type = type_.value_type if pa.types.is_dictionary(type_) else type_
@@ -113,18 +131,30 @@ def _values(column: pa.Array) -> list[object]:
     """A column as Python values, strings as the bytes they are: nothing promises that those are valid UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return (column.cast(pa.large_binary()) if _is_stringlike(column.type) else column).to_pylist()
+    if not _is_stringlike(column.type):
+        return column.to_pylist()
+    column = column.cast(pa.large_binary())
+    if column.nbytes <= LONGEST_ROW:
+        return column.to_pylist()
+    lengths = pc.binary_length(column).to_pylist()
+    return [
+        _TOO_LONG if length is not None and length > LONGEST_ROW else value.as_py()
+        for length, value in zip(lengths, column, strict=True)
+    ]
 
 
-def _jsonl_rows(stream: pa.NativeFile, shard: Shard) -> Iterator[Row]:
-    """Lines of JSON objects. Arrow's decompressor reads all concatenated frames, and refuses a truncated one."""
-    if compression := {"jsonl.zst": "zstd", "jsonl.gz": "gzip"}.get(shard.format):
-        stream = pa.CompressedInputStream(stream, compression)
+def _jsonl_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
+    """Lines of JSON objects."""
     lines = objects = 0
     columns = {shard.text_column} | ({shard.id_column} if shard.id_column is not None else set())
     seen: set[str] = set()
-    for index, line in enumerate(io.BufferedReader(stream, _LINE_BYTES)):
+    for index, line in enumerate(_lines(file, shard)):
         lines += 1
+        if lines > _LINES_WITHOUT_OBJECT and not objects:
+            break
+        if line is None:
+            yield Row(index=index, problem=f"line is longer than {LONGEST_ROW:,} bytes")
+            continue
         try:
             fields = _json_object(line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line)
         except ValueError as error:
@@ -140,13 +170,38 @@ def _jsonl_rows(stream: pa.NativeFile, shard: Shard) -> Iterator[Row]:
     if not lines:
         raise ValueError(f"{shard.uri}: the file holds no rows")
     if not objects:
-        raise ValueError(f"{shard.uri}: none of the {lines} lines is a JSON object; is the file {shard.format}?")
+        which = f"first {_LINES_WITHOUT_OBJECT:,}" if lines > _LINES_WITHOUT_OBJECT else str(lines)
+        raise ValueError(f"{shard.uri}: none of the {which} lines is a JSON object; is the file {shard.format}?")
     for column, role in ((shard.text_column, "text"), (shard.id_column, "id")):
         if column is not None and column not in seen:
             raise ValueError(
                 f"{shard.uri}: {role} column {column!r} is in none of the {lines} rows; "
-                f"columns there: {', '.join(fields)}"
+                f"columns there: {printable(', '.join(fields))}"
             )
+
+
+def _lines(file: pa.NativeFile, shard: Shard) -> Iterator[bytes | None]:
+    """Every line of the decompressed file; None for one longer than `LONGEST_ROW`, which is passed over unheld.
+
+    Arrow's decompressor reads all concatenated frames, and refuses a truncated one.
+    """
+    stream = pa.BufferedInputStream(file, _READ_BYTES)
+    compression = {"jsonl.zst": "zstd", "jsonl.gz": "gzip"}.get(shard.format)
+    reader = io.BufferedReader(pa.CompressedInputStream(stream, compression) if compression else stream, _LINE_BYTES)
+    n_compressed, n_bytes = file.size(), 0
+    for line in iter(lambda: reader.readline(LONGEST_ROW + 1), b""):
+        n_bytes += len(line)
+        if len(line) <= LONGEST_ROW or line.endswith(b"\n"):
+            yield line
+        else:
+            del line
+            for piece in iter(lambda: reader.readline(_LINE_BYTES), b""):
+                n_bytes += len(piece)
+                require_inflation(n_bytes, n_compressed, what=shard.uri)
+                if piece.endswith(b"\n"):
+                    break
+            yield None
+        require_inflation(n_bytes, n_compressed, what=shard.uri)
 
 
 def _json_object(line: bytes) -> dict[str, object]:

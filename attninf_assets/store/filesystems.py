@@ -1,6 +1,5 @@
 """Where files lie: a local disk, S3 or the Hugging Face hub, all spoken to through `pyarrow.fs`."""
 
-import fnmatch
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,9 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
+
+from attninf_assets.store.local_glob import local_files, matches
+from attninf_assets.store.uris import redacted, require_no_secret
 
 __all__ = [
     "NO_OPTIONS",
@@ -55,8 +57,9 @@ def filesystem_for(uri: str, storage_options: StorageOptions = NO_OPTIONS) -> tu
     is absent is left to the cloud's own chain (environment, profile, instance role). `max_retries` bounds the
     retries of a request. Other keys are the table store's.
 
-    Raises ValueError for another scheme, and for an http endpoint without AWS_ALLOW_HTTP.
+    Raises ValueError for another scheme, for credentials in `uri`, and for an http endpoint without AWS_ALLOW_HTTP.
     """
+    require_no_secret(uri)
     scheme, separator, path = uri.partition("://")
     if not separator:
         return pa.fs.LocalFileSystem(), os.path.abspath(uri)
@@ -76,9 +79,9 @@ def _s3(items: tuple[tuple[str, str], ...]) -> pa.fs.FileSystem:
     if endpoint := options.get("AWS_ENDPOINT_URL"):
         parts = urlsplit(endpoint)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is not an http:// or https:// address")
+            raise ValueError(f"AWS_ENDPOINT_URL: {redacted(endpoint)!r} is not an http:// or https:// address")
         if parts.scheme == "http" and options.get("AWS_ALLOW_HTTP", "").lower() not in {"true", "1"}:
-            raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is plain http, which needs AWS_ALLOW_HTTP=true")
+            raise ValueError(f"AWS_ENDPOINT_URL: {redacted(endpoint)!r} is plain http, which needs AWS_ALLOW_HTTP=true")
         arguments |= {"scheme": parts.scheme, "endpoint_override": parts.netloc + parts.path.rstrip("/")}
     for option, argument in (
         ("AWS_ACCESS_KEY_ID", "access_key"),
@@ -114,8 +117,11 @@ def found_files(root: str, pattern: str, *, storage_options: StorageOptions = NO
 
     `*`, `?` and `[…]` stay within one name; `**` as a whole name crosses any number of folders, none included; at the
     end it is every file below. As in a shell, a wildcard does not match a name's leading dot. A folder that does not
-    exist holds no files.
+    exist holds no files. On a local disk links are followed, and a folder that several ways lead to alike counts once.
     """
+    if "://" not in root:
+        found_here = local_files(os.path.abspath(root), pattern)
+        return sorted(FoundFile(path, status.st_size, status.st_mtime_ns) for path, status in found_here)
     filesystem, folder = filesystem_for(root, storage_options)
     selector = pa.fs.FileSelector(folder, recursive="/" in pattern or "**" in pattern, allow_not_found=True)
     found = _files_among(filesystem.get_file_info(selector), root, folder)
@@ -137,23 +143,3 @@ def _files_among(infos: Iterable[pa.fs.FileInfo], root: str, folder: str) -> lis
         for info in infos
         if info.type == pa.fs.FileType.File
     ]
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Whether the relative `path` of a file matches the glob `pattern`, by the rules of `found_files`."""
-    return _matches(path.split("/"), pattern.split("/"))
-
-
-def _matches(path: list[str], pattern: list[str]) -> bool:
-    if not pattern:
-        return not path
-    if pattern[0] == "**":
-        rest = pattern[1:]
-        if rest and _matches(path, rest):
-            return True
-        if not path or path[0].startswith("."):
-            return False
-        return _matches(path[1:], pattern) or (not rest and len(path) == 1)
-    if not path or (path[0].startswith(".") and not pattern[0].startswith(".")):
-        return False
-    return fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, options_now
+from attninf_assets.store.uris import require_no_secret
 
 __all__ = ["Root"]
 
@@ -37,11 +38,12 @@ class Root:
     def at(cls, location: str | os.PathLike[str], storage_options: StorageOptions = NO_OPTIONS) -> "Root":
         """The root at a local path (relative ones from the working directory) or `s3://bucket/prefix`.
 
-        Raises ValueError for an empty location, any other scheme, and characters that the table format or the query
-        engine would misread: locally any of `*?[]|^%`, backslash and control characters, on S3 all but letters,
-        digits and `._=+-`.
+        Raises ValueError for an empty location, any other scheme, credentials in the URI, and characters that the
+        table format or the query engine would misread: locally any of `*?[]|^%`, backslash and control characters, on
+        S3 all but letters, digits and `._=+-`.
         """
         text = os.fspath(location)
+        require_no_secret(text)
         if text.startswith("s3://"):
             path = text.removeprefix("s3://")
             parts = [part for part in path.split("/") if part]

@@ -134,6 +134,59 @@ def test_a_bad_file_is_refused_with_field_and_value(tmp_path: Path, text: str, c
     assert complaint in _complaint(tmp_path, text)
 
 
+_LAUGHS = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (f"l0: &l0 [ha]\n{_LAUGHS}\ndomains: *l9", "line 2: an alias within what an anchor names"),
+        ("domains: &a {web: *a}", "line 1: an alias within what an anchor names"),
+        (f"a: &a [ha]\ndomains: [{', '.join(['*a'] * 101)}]", "line 2: more than 100 aliases"),
+        ("domains: " + "[" * 21 + "]" * 21, "line 1: nested more than 20 deep"),
+        ("domains: " + "[" * 300_000, "line 1: nested more than 20 deep"),
+        ("#" * (2 << 20), "larger than 1,048,576 bytes"),
+        (f"domains: {{web: [{', '.join(['x'] * 10_000)}]}}", "(50,000 characters): not a mapping"),
+        (f"domains: {{web: 0x{'f' * 100_000}}}", "domains.web: a number of too many digits: not a mapping"),
+        ("\n".join(["domains:", *(f"  D{n}: 1" for n in range(1_000))]), "and 1,950 more"),
+        ("domains: {" + "a" * 1_000 + ": 1}", "(1,008 characters)"),
+    ],
+    ids=["laughs", "itself", "aliases", "deep", "deeper", "large", "long", "number", "many", "name"],
+)
+def test_a_file_made_to_grow_is_refused_at_once_and_in_few_words(tmp_path: Path, text: str, complaint: str) -> None:
+    found = _complaint(tmp_path, text)
+    assert complaint in found
+    assert len(found) < 20_000
+
+
+def test_what_domains_have_in_common_may_be_written_once(tmp_path: Path) -> None:
+    text = "domains:\n  a: &a {files: 'x/*', format: parquet}\n  b: {<<: *a, id_column: id}\n  c: *a\n"
+    domains = load_corpus_config(_write(tmp_path, text)).domains
+    assert domains["c"] == domains["a"]
+    assert (domains["b"].files, domains["b"].id_column) == (domains["a"].files, "id")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "domains: {web: {files: 's3://AKIA:5ecret/x@bucket/*.parquet', format: parquet}}",
+        "domains: {web: {files: 'hf://me:5ecret@datasets/o/n/*', format: parquet}}",
+        "domains: {web: {files: 's3://bucket/*.parquet?token=5ecret', format: parquet}}",
+        "domains: ['s3://AKIA:5ecret/x@bucket/*.parquet']",
+        "domains: 's3://AKIA:5ecret/x@bucket/*.parquet",
+        "domains: {web: {files: [s3://AKIA:5ecret/x@bucket/*.parquet], format: parquet}}",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path, text: str) -> None:
+    assert "5ecret" not in _complaint(tmp_path, text)
+
+
+def test_a_corpus_file_at_an_address_with_credentials_is_not_named() -> None:
+    with pytest.raises(ValueError, match="credentials") as refusal:
+        load_corpus_config("s3://AKIA:5ecret/x@bucket/corpus.yaml")
+    assert "5ecret" not in str(refusal.value)
+
+
 def test_a_domain_written_twice_is_refused_though_yaml_would_keep_the_last(tmp_path: Path) -> None:
     complaint = _complaint(tmp_path, f"domains:\n  web: {_GOOD}\n  web: {_GOOD}\n")
     assert "domains.web: written twice, in lines 2 and 3" in complaint

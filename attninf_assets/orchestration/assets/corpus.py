@@ -4,11 +4,13 @@ from functools import partial
 
 import dagster as dg
 
+from attninf_assets.corpus.printable import printable
 from attninf_assets.corpus.stored_index import index_and_store, indexed_from
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import quantiles
+from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition
 from attninf_assets.orchestration.runs.partitions import corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
@@ -42,7 +44,8 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
         stored = index_and_store(tables, shard, storage_options=sources.storage_options)
         indexed = stored.indexed
         context.log.info(
-            f"{shard.uri}: {indexed.n_documents:,} documents {'indexed' if stored.changed else 'found unchanged'}, "
+            f"{printable(shard.uri)}: {indexed.n_documents:,} documents "
+            f"{'indexed' if stored.changed else 'found unchanged'}, "
             f"{indexed.n_refused:,} rows refused"
         )
         return dg.MaterializeResult(
@@ -50,13 +53,13 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
             metadata={
                 "dagster/partition_row_count": indexed.n_documents,
                 "dagster/uri": tables.root.table_uri("documents"),
-                "source": shard.uri,
+                "source": printable(shard.uri),
                 SOURCE_VERSION: landed.version,
                 "documents": indexed.n_documents,
                 "quarantined": indexed.n_refused,
                 "bytes": indexed.n_bytes,
                 "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
-                "first_documents": dg.MetadataValue.md("\n\n".join(f"```text\n{p}\n```" for p in indexed.previews)),
+                "first_documents": dg.MetadataValue.md("\n\n".join(map(quoted, indexed.previews))),
                 "delta_version": stored.version,
             },
         )

@@ -19,6 +19,7 @@ from attninf_assets.orchestration.display.catalog import (
     table_metadata,
 )
 from attninf_assets.orchestration.display.metadata import detection_metadata, quantiles, reporter
+from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.orchestration.runs.partitions import GPU_POOL
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.selector.model_files import local_directory
@@ -131,7 +132,7 @@ def retrieval_probes(
             "tokens": sum(len(p.token_ids) for p in probes),
             "pairs_per_probe": quantiles([p.n_pairs for p in probes]),
             "answer_tokens": quantiles([p.answer_length for p in probes]),
-            "first_probe": dg.MetadataValue.md(f"```text\n{probes[0].text}\n```"),
+            "first_probe": dg.MetadataValue.md(quoted(probes[0].text)),
             "delta_version": version,
         },
     )

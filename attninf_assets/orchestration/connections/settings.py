@@ -30,6 +30,7 @@ from attninf_assets.orchestration.connections.resources import (
 )
 from attninf_assets.selector.model_source import HUB_ID
 from attninf_assets.store.root import Root
+from attninf_assets.store.uris import SecretInUriError, redacted, require_no_secret
 
 __all__ = ["RescorePolicy", "Settings", "read_settings", "resources_from"]
 
@@ -86,6 +87,13 @@ class Settings(BaseSettings):
             raise ValueError(f"set but empty; unset it for the default, {default}")
         return value
 
+    @field_validator("root", "corpus", "selector", "sample_dir")
+    @classmethod
+    def _holds_no_secret(cls, value: str) -> str:
+        """Dagster keeps these in its databases."""
+        require_no_secret(value)
+        return value
+
     @field_validator("root")
     @classmethod
     def _is_a_root(cls, value: str) -> str:
@@ -122,7 +130,8 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """The settings of this process's environment.
 
-    Raises one `ValueError` that names every wrong setting with its value, or an unknown one, before any work.
+    Raises one `ValueError` that names every wrong setting with its value, or an unknown one, before any work. What may
+    be a secret is not shown.
     """
     try:
         return Settings()
@@ -136,8 +145,9 @@ def _problem(details: ErrorDetails) -> str:
         return str(reason)
     name = str(details["loc"][0])
     reason = reason or f"not {Settings.model_fields[name].title}: {details['msg']}"
-    value = "" if name in _SECRETS else f"={details['input']!r}"
-    return f"{_variable(name)}{value}: {reason}"
+    if name in _SECRETS or isinstance(reason, SecretInUriError):
+        return f"{_variable(name)}: {reason}"
+    return f"{_variable(name)}={redacted(repr(details['input']))}: {reason}"
 
 
 def _variable(name: str) -> str:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import requests
 
+from attninf_assets.store.uris import require_no_secret
+
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_ANSWER = 300.0  # the server goes through every partition for some of the questions
 
@@ -24,6 +26,7 @@ class Webserver:
     url: str
 
     def __post_init__(self) -> None:
+        require_no_secret(self.url)
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"{self.url!r} is not the address of a server: give one like http://127.0.0.1:3000")

@@ -7,6 +7,7 @@ import dagster as dg
 import numpy as np
 import numpy.typing as npt
 
+from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.display.plots import answer_loss_bars, head_heat_map
 from attninf_assets.selector.stored import Detection
 
@@ -24,16 +25,17 @@ def quantiles(values: npt.ArrayLike) -> dg.TableMetadataValue:
 
 
 def records(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Rows as a table in the UI; column types follow the first row."""
+    """Rows as a table in the UI, what acts in a string escaped; column types follow the first row."""
     kinds = {bool: "bool", int: "int", float: "float", str: "string"}
     first = rows[0] if rows else {}
     schema = dg.TableSchema([dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in first.items()])
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
+    shown = [{name: printable(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in shown], schema=schema)
 
 
 def reporter(log: dg.DagsterLogManager, subject: str | None = None) -> Callable[[object], None]:
     """Writes progress, of a `subject` where there are several, into the run's log."""
-    return lambda progress: log.info(str(progress) if subject is None else f"{subject}: {progress}")
+    return lambda progress: log.info(printable(progress if subject is None else f"{subject}: {progress}"))
 
 
 def detection_metadata(found: Detection) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from hashlib import sha256
 
 import dagster as dg
 
+from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.runs import dagster_internals as internals
 from attninf_assets.orchestration.runs.partitions import corpus_shards
+from attninf_assets.store.uris import redacted
 
 PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
 # The mark by which Dagster knows assets that have emitted their events already: it writes none for this result.
@@ -112,7 +114,8 @@ def each_partition(
             failed[key] = cause
             break
         except Exception as error:  # one broken partition is no reason to leave the others
-            context.log.error(f"{key} failed: {type(error).__name__}: {error}", exc_info=len(keys) > 1)
+            told = printable(redacted(error), lines=True)
+            context.log.error(f"{key} failed: {type(error).__name__}: {told}", exc_info=len(keys) > 1)
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
             continue
         finished.append(key)
@@ -142,7 +145,9 @@ def _error(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_p
 
 
 def _named(errors: dict[str, Exception]) -> str:
-    return "; ".join(f"{name} ({type(error).__name__}: {error})" for name, error in errors.items())
+    return "; ".join(
+        f"{name} ({type(error).__name__}: {printable(redacted(error), lines=True)})" for name, error in errors.items()
+    )
 
 
 def _finished_before(context: dg.AssetExecutionContext) -> list[str]:

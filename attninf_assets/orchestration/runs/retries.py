@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import dagster as dg
 from deltalake.exceptions import CommitFailedError
 
+from attninf_assets.corpus.printable import printable
 from attninf_assets.influence.runtime.device_locks import DevicesBusyError
+from attninf_assets.store.uris import redacted
 
 MAX_RETRIES = 3
 FIRST_PAUSE = 10  # seconds; doubled for each further retry
@@ -72,5 +74,5 @@ def _retries(context: dg.AssetExecutionContext) -> Iterator[None]:
         pause = FIRST_PAUSE * 2**context.retry_number
         if context.retry_number < MAX_RETRIES:
             again = f"tried again in {pause} s, {context.retry_number + 1} of {MAX_RETRIES} times"
-            context.log.warning(f"{type(error).__name__}: {error}; {again}")
+            context.log.warning(f"{type(error).__name__}: {printable(redacted(error), lines=True)}; {again}")
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error

@@ -84,6 +84,27 @@ def test_a_webhook_that_is_no_address_stops_everything_and_is_not_shown(
     assert "hush" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "value", ["s3://AKIA:5ecret/x@bucket/a.yaml", "s3://AKIA:5ec 5ecret@b/a", "https://host/a?token=5ecret"]
+)
+@pytest.mark.parametrize("name", ["ATTNINF_ROOT", "ATTNINF_CORPUS", "ATTNINF_SELECTOR", "ATTNINF_SAMPLE_DIR"])
+def test_a_setting_with_credentials_in_its_address_is_refused_by_name_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name}: an address .* with credentials") as refusal:
+        definitions()
+    assert "5ec" not in str(refusal.value)
+
+
+def test_the_webhook_is_a_secret_in_errors_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_ALERT_WEBHOOK", " ")
+    with pytest.raises(
+        ValueError, match=r"^ATTNINF_ALERT_WEBHOOK: set but empty; unset it for the default, no alerts$"
+    ):
+        definitions()
+
+
 def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNINF_CORPUS", "no/such/corpus.yaml")
     monkeypatch.setenv("ATTNINF_RESCORE", "weekly")
