@@ -112,7 +112,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """As PyYAML's."""
-        event, problem = self.peek_event(), None  # type: ignore[no-untyped-call]
+        event, problem = self.peek_event(), None
         if isinstance(event, yaml.AliasEvent):
             self._n_aliases += 1
             if any(self._anchored):

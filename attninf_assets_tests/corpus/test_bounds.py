@@ -106,7 +106,11 @@ def test_a_row_that_is_too_long_is_refused_and_those_after_it_are_read(
         monkeypatch.setattr(module, "LONGEST_ROW", 100_000)
     monkeypatch.setattr(bounds, "INFLATES_AT_MOST", 10_000)
     path = tmp_path / "x"
-    written = [{"text": "a", "id": "1"}, {"text": "b", "id": "2", field: "x" * 100_001}, {"text": "c", "id": "3"}]
+    written: list[dict[str, object]] = [
+        {"text": "a", "id": "1"},
+        {"text": "b", "id": "2", field: "x" * 100_001},
+        {"text": "c", "id": "3"},
+    ]
     write_rows(path, written, format=format)
     read = list(read_shard(shard_of(path, format=format, id_column="id")))
     assert [(row.source_row, row.text) for row in documents_of(read)] == [(0, "a"), (2, "c")]
