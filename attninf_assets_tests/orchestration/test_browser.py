@@ -121,7 +121,6 @@ def test_documents_and_their_ids_are_shown_as_text_and_never_as_markup(
     page.watch_requests()
     page.go(f"{live.url}/assets/raw_corpus?view=partitions&partition={SHARDS[0]}")
     page.wait_for_text("first_documents", "document_bytes")
-    page.click("[Show Markdown]")
     _require_shown_as_text(page, "pre code")
 
     page.go(f"{live.url}/assets/attention_influence_scores?view=partitions&partition={SHARDS[0]}")
