@@ -156,6 +156,60 @@ def backfill(
             _watch(launched)
 
 
+@app.command()
+def repair(
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Mend it. Unset: only say what is damaged.")] = False,
+) -> None:
+    """Find damaged and missing files of the tables, and mend what they held.
+
+    Everything is read once. A damaged file is set aside under `damaged/`, never deleted, and taken out of its table;
+    shards whose index it held are indexed again from their source. What else is to be made again is named with its
+    command. Nothing else is touched. Exit code 0: nothing is damaged, or all of it is mended; 3: something is, which
+    was not to be mended or cannot be; 2: bad input.
+    """
+    from functools import partial
+
+    from attninf_assets.corpus.repair import plan_of, reindex, take_out
+    from attninf_assets.corpus.stored_index import indexed_from
+    from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+    from attninf_assets.orchestration.connections.settings import read_settings, resources_from
+    from attninf_assets.store.scrub import scrub
+
+    with _problems_told("repair", (ValueError, RuntimeError)):
+        settings = read_settings()
+        resources = resources_from(settings if root is None else settings.model_copy(update={"root": root}))
+        lake, corpus = resources["lake"], resources["corpus"]
+        assert isinstance(lake, LakeResource)
+        assert isinstance(corpus, CorpusResource)
+        tables = lake.tables()
+        if not tables.root.exists("tables"):
+            raise ValueError(f"{tables.root.uri}: no tables there; give --root or set ATTNINF_ROOT")
+        damages = scrub(tables)
+        plan = plan_of(tables, damages)
+        for damage in damages:
+            typer.echo(f"damaged: {damage}")
+        unindexed: dict[str, Exception] = {}
+        if apply:
+            take_out(tables, plan)
+            if plan.reindex:
+                sources = corpus.open()
+                unindexed = reindex(
+                    tables,
+                    plan,
+                    find=lambda key: sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
+                    storage_options=sources.storage_options,
+                )
+    for line in plan.told(done=apply):
+        typer.echo(line)
+    for key, error in unindexed.items():
+        typer.echo(f"{key} could not be indexed again: {error}")
+    if not damages and not plan.reindex:
+        _tell("nothing is damaged")
+    elif not apply or unindexed or plan.beyond:
+        raise typer.Exit(IN_PART)
+
+
 def _watch(launched: "Backfill") -> None:
     """Progress until the backfill's end. Exits where not all of it succeeded, or the watching was interrupted."""
     try:
