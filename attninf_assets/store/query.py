@@ -108,7 +108,13 @@ def _may_be_for_damage(error: Exception) -> bool:
     """DuckDB says of a damaged file by several errors that it is, by its barest one too."""
     import duckdb
 
-    kinds = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, duckdb.SerializationException)
+    kinds = (
+        duckdb.BinderException,  # a column whose name was damaged
+        duckdb.InternalException,
+        duckdb.InvalidInputException,
+        duckdb.IOException,
+        duckdb.SerializationException,
+    )
     return type(error) is duckdb.Error or isinstance(error, kinds)
 
 

@@ -256,4 +256,5 @@ class Lake:
 
 
 def _may_be_for_damage(error: Exception) -> bool:
-    return isinstance(error, OSError | pa.ArrowException | UnicodeDecodeError)
+    """Of what reading raises; a column whose name was damaged is found wanting where the rows are made to fit."""
+    return isinstance(error, OSError | ValueError | pa.ArrowException)
