@@ -18,8 +18,10 @@ from attninf_assets.store.uris import redacted, require_no_secret
 
 if TYPE_CHECKING:
     from attninf_assets.corpus.documents import Refusal, Shard
+    from attninf_assets.influence.engine import Engine
     from attninf_assets.influence.model.head import Head
     from attninf_assets.influence.selector import Selector
+    from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
     from attninf_assets.orchestration.runs.backfills import Backfill
 
 BAD_INPUT = 2
@@ -161,6 +163,129 @@ def backfill(
             _tell("the server's backfill daemon is not running: the backfill waits until it is")
         if not no_wait:
             _watch(launched)
+
+
+@app.command()
+def repair(
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Mend it. Unset: only say what is damaged.")] = False,
+) -> None:
+    """Find damaged and missing files of the tables, and mend what they held.
+
+    Everything is read once. A damaged file is set aside under `damaged/`, never deleted, and taken out of its table;
+    shards whose index it held are indexed again from their source. What else is to be made again is named with its
+    command. Nothing else is touched. Exit code 0: nothing is damaged, or all of it is mended; 3: something is, which
+    was not to be mended or cannot be; 2: bad input.
+    """
+    from functools import partial
+
+    from attninf_assets.corpus.repair import plan_of, reindex, take_out
+    from attninf_assets.corpus.stored_index import indexed_from
+    from attninf_assets.store.scrub import scrub
+
+    with _problems_told("repair", (ValueError, RuntimeError)):
+        lake, corpus = _connections(root)
+        tables = lake.tables()
+        if not tables.root.exists("tables"):
+            raise ValueError(f"{tables.root.uri}: no tables there; give --root or set ATTNINF_ROOT")
+        damages = scrub(tables)
+        plan = plan_of(tables, damages)
+        for damage in damages:
+            typer.echo(f"damaged: {damage}")
+        unindexed: dict[str, Exception] = {}
+        if apply:
+            take_out(tables, plan)
+            if plan.reindex:
+                sources = corpus.open()
+                unindexed = reindex(
+                    tables,
+                    plan,
+                    find=lambda key: sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
+                    storage_options=sources.storage_options,
+                )
+    for line in plan.told(done=apply):
+        typer.echo(line)
+    for key, error in unindexed.items():
+        typer.echo(f"{key} could not be indexed again: {error}")
+    if not damages and not plan.reindex:
+        _tell("nothing is damaged")
+    elif not apply or unindexed or plan.beyond:
+        raise typer.Exit(IN_PART)
+
+
+@app.command()
+def verify(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEYS", help="Partitions, <domain>.<shard>.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every shard with a score.")] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Documents of each partition.")] = 2,
+    seed: Annotated[int, typer.Option(help="Another seed draws other documents.")] = 0,
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Compute some stored scores once more, the slow way, and compare.
+
+    Loads the selector in use on this machine's device. Costs two forward passes for every window of a drawn document.
+    Exit code 0: all agree; 3: some do not, they are named; 2: bad input.
+    """
+    from functools import partial
+
+    from attninf_assets.corpus.stored_index import indexed_from
+    from attninf_assets.scores.recomputation import recompute_sample
+    from attninf_assets.selector.stored import current_selector
+    from attninf_assets.store.retirement import stored_shards
+
+    with _problems_told("verify"):
+        if bool(keys) == every:
+            raise ValueError("give partition keys, or --all")
+        lake, corpus = _connections(root)
+        tables, sources = lake.tables(), corpus.open()
+        selector = current_selector(tables.root)
+        n_compared, differing = 0, 0
+        for key in keys or sorted(f"{domain}.{shard}" for domain, shard in stored_shards(tables)):
+            for row in recompute_sample(
+                tables,
+                sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
+                selector,
+                n=sample,
+                seed=seed,
+                load=partial(_loaded, lake, selector),
+                storage_options=sources.storage_options,
+            ):
+                n_compared += 1
+                if not row.agrees:
+                    differing += 1
+                    typer.echo(f"{key}: {row}")
+    _tell(f"{n_compared:,} scores computed once more, {differing:,} differ")
+    if differing:
+        raise typer.Exit(IN_PART)
+
+
+def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
+    from attninf_assets.influence.engine import load_engine
+    from attninf_assets.influence.runtime.devices import choose_device, claim_device
+    from attninf_assets.selector.model_files import local_directory
+
+    root = lake.storage_root()
+    claim_device()
+    return load_engine(
+        local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()),
+        numeric_class=selector.numeric_class,
+        max_tokens=selector.max_tokens,
+        device=choose_device(),
+        memory=lake.budget_memory(),
+    )
+
+
+def _connections(root: str | None) -> "tuple[LakeResource, CorpusResource]":
+    """The lake, under `root` if that is given, and the corpus, as the environment says. Raises `ValueError`."""
+    from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+    from attninf_assets.orchestration.connections.settings import read_settings, resources_from
+
+    settings = read_settings()
+    resources = resources_from(settings if root is None else settings.model_copy(update={"root": root}))
+    lake, corpus = resources["lake"], resources["corpus"]
+    assert isinstance(lake, LakeResource)
+    assert isinstance(corpus, CorpusResource)
+    return lake, corpus
 
 
 def _watch(launched: "Backfill") -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attninf_assets.influence.document_score import NO_LOSS
 from attninf_assets.store.query import count_rows
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Mismatch", "count_unscorable", "count_wrong_losses", "fingerprints", "mismatch"]
+__all__ = ["Mismatch", "count_unscorable", "count_wrong_losses", "count_wrong_scores", "fingerprints", "mismatch"]
+
+_ROUNDING = 1e-12  # both are computed from the same 64-bit numbers
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ def count_wrong_losses(connection: duckdb.DuckDBPyConnection) -> int:
         connection,
         "scores WHERE NOT (isfinite(loss_base) AND isfinite(loss_reference) AND loss_base >= 0 "
         "AND loss_reference >= 0 AND (score IS NULL OR isfinite(score)))",
+    )
+
+
+def count_wrong_scores(connection: duckdb.DuckDBPyConnection) -> int:
+    """From the view `scores`: rows whose score is not (loss_reference - loss_base) / loss_base to rounding, or is null
+    although there is a loss to speak of, or is a number although there is none."""
+    return count_rows(
+        connection,
+        f"""scores WHERE NOT CASE WHEN loss_base >= {NO_LOSS} THEN score IS NOT NULL
+            AND abs(score - (loss_reference - loss_base) / loss_base) <= {_ROUNDING} * greatest(1, abs(score))
+            ELSE score IS NULL END""",
     )
 
 

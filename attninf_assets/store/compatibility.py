@@ -5,9 +5,9 @@ from deltalake import DeltaTable
 
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 
-__all__ = ["check_is_ours"]
+__all__ = ["WRITTEN_BY", "check_is_ours"]
 
-_WRITTEN_BY = {
+WRITTEN_BY = {
     "documents": "raw_corpus",
     "quarantine": "raw_corpus",
     "retrieval_probes": "retrieval_probes",
@@ -32,7 +32,7 @@ def check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
         details = "; ".join(f"{_kind(_field(stored, one))}, expected {_kind(_field(ours, one))}" for one in differing)
         raise ValueError(
             f"{uri}: not our table {name}: differing columns {differing}: {details}. If an older version of this "
-            f"project wrote it, move it away and run: dg launch --assets {_WRITTEN_BY[name]}"
+            f"project wrote it, move it away and run: dg launch --assets {WRITTEN_BY[name]}"
         )
     partitions = table.metadata().partition_columns
     if partitions != PARTITIONED_BY[name]:

@@ -6,6 +6,7 @@ and not yet committed is safe as long as it commits within that time, and old ve
 
 import re
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -43,10 +44,15 @@ class Swept:
 
 
 def maintain(
-    lake: Lake, *, retention: timedelta = RETENTION, selector_fingerprint: str | None
+    lake: Lake,
+    *,
+    retention: timedelta = RETENTION,
+    selector_fingerprint: str | None,
+    spare: Collection[str] = (),
 ) -> tuple[list[TableCare], Swept]:
     """Compact, vacuum and checkpoint every table, then sweep; `selector_fingerprint` is the selector in use, if any.
 
+    Tables to `spare` are left as they are: merging a damaged file would make its damage a sound file's contents.
     Raises ValueError for a retention that could touch what a running backfill is about to commit, and RuntimeError
     where this machine's clock and the storage's differ so much that ages mean nothing.
     """
@@ -58,7 +64,7 @@ def maintain(
             f"{lake.root.uri}: the storage's clock says {now:%Y-%m-%d %H:%M}, this machine's "
             f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing is deleted before they agree"
         )
-    cared = [_care_for(lake, name, retention) for name in TABLES if lake.exists(name)]
+    cared = [_care_for(lake, name, retention) for name in TABLES if name not in spare and lake.exists(name)]
     return cared, sweep(lake.root, older_than=now - retention, selector_fingerprint=selector_fingerprint)
 
 

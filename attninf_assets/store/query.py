@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,8 +21,10 @@ import pyarrow.fs as pafs
 from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.spec import AbstractFileSystem
 
+from attninf_assets.store.damage import damage_named
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.snapshots import Snapshot
 from attninf_assets.store.sql import literal
 from attninf_assets.store.tables import Lake
 
@@ -62,6 +65,7 @@ class _OfRoot(ArrowFSWrapper):
         return path.removeprefix(f"{_SCHEME}://").rstrip("/")
 
 
+@contextmanager
 def connect(
     source: Root | Lake,
     *tables: str,
@@ -69,36 +73,56 @@ def connect(
     versions: Mapping[str, int] | None = None,
     memory_limit: str | None = None,
     threads: int | None = None,
-) -> duckdb.DuckDBPyConnection:
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with a view of each named table as it is now, in the columns of `schemas.TABLES`.
 
     With `where`, the views hold the partitions with those values and nothing else, and cost no more than their files.
     A table named in `versions` is shown as it was at that version; ValueError where that cannot be read any more. The
     views keep showing the versions found here, whatever is written later; but those of several tables are looked up
     one after the other, so that a commit may come between them. A table without rows is an empty view. `memory_limit`
-    is in DuckDB's words ("2GB"); what does not fit spills to the temporary directory. Close the connection when done.
+    is in DuckDB's words ("2GB"); what does not fit spills to the temporary directory. The connection is closed at the
+    end of the block. Raises DamagedTableError naming the table and the file where a query in the block fails because a
+    file is damaged or missing.
     """
     import duckdb
 
-    lake = source if isinstance(source, Lake) else Lake(source)
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
+    lake, wanted = source if isinstance(source, Lake) else Lake(source), where or {}
     spill = os.path.join(tempfile.gettempdir(), f"attninf-duckdb-{uuid.uuid4().hex}")
-    connection.execute(f"SET temp_directory = {literal(spill)}")
-    if memory_limit is not None:
-        connection.execute(f"SET memory_limit = {literal(memory_limit)}")
-    if threads is not None:
-        connection.execute(f"SET threads = {int(threads)}")
-    if not lake.root.is_local:
-        connection.register_filesystem(_OfRoot(lake.root))
-    for name in tables:
-        connection.execute(f'CREATE VIEW "{name}" AS {_view(lake, name, where or {}, (versions or {}).get(name))}')
-    return connection
+    snapshots: dict[str, Snapshot] = {}
+    with duckdb.connect() as connection, damage_named(lake.root, snapshots, wanted, _may_be_for_damage):
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
+        connection.execute(f"SET temp_directory = {literal(spill)}")
+        if memory_limit is not None:
+            connection.execute(f"SET memory_limit = {literal(memory_limit)}")
+        if threads is not None:
+            connection.execute(f"SET threads = {int(threads)}")
+        if not lake.root.is_local:
+            connection.register_filesystem(_OfRoot(lake.root))
+        for name in tables:
+            version = (versions or {}).get(name)
+            files = lake.files(name, where=wanted, version=version)
+            if (snapshot := lake.snapshot(name, version=version)) is not None:
+                snapshots[name] = snapshot
+            connection.execute(f'CREATE VIEW "{name}" AS {_view(name, files)}')
+        yield connection
 
 
-def _view(lake: Lake, name: str, where: Mapping[str, str], version: int | None) -> str:
-    files = lake.files(name, where=where, version=version)
+def _may_be_for_damage(error: Exception) -> bool:
+    """DuckDB says of a damaged file by several errors that it is, by its barest one too."""
+    import duckdb
+
+    kinds = (
+        duckdb.BinderException,  # a column whose name was damaged
+        duckdb.InternalException,
+        duckdb.InvalidInputException,
+        duckdb.IOException,
+        duckdb.SerializationException,
+    )
+    return type(error) is duckdb.Error or isinstance(error, kinds)
+
+
+def _view(name: str, files: Sequence[str]) -> str:
     types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name]}
     if not files:
         nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())

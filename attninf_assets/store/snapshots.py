@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -24,13 +25,18 @@ class Snapshot:
     """The files of a table at one version. It never changes, so it may be kept and shared."""
 
     version: int
-    files: pa.Table  # by path: path below the table's directory, and a column for each partition column
+    files: pa.Table  # by path: path below the table's directory, size in bytes, n_rows if known, partition columns
 
     @classmethod
     def of(cls, name: str, table: DeltaTable) -> "Snapshot":
         """The snapshot of the version that the handle stands on."""
         actions = pa.table(table.get_add_actions(flatten=True))
         columns = {"path": pa.chunked_array([[unquote(path) for path in actions["path"].to_pylist()]], pa.string())}
+        columns["size"] = actions["size_bytes"].cast(pa.int64())
+        if "num_records" in actions.column_names:
+            columns["n_rows"] = actions["num_records"].cast(pa.int64())
+        else:  # the log of another writer, or of a table without files
+            columns["n_rows"] = pa.chunked_array([pa.nulls(len(actions), pa.int64())])
         for column in PARTITIONED_BY[name]:
             columns[column] = actions[f"partition.{column}"].cast(pa.string())
         return cls(table.version(), pa.table(columns).sort_by("path"))
@@ -44,10 +50,17 @@ class Snapshot:
             files = files.filter(pc.invert(pc.is_in(files["path"], value_set=beyond.files["path"])))
         return files
 
+    @staticmethod
+    def partition(name: str, file: Mapping[str, Any]) -> dict[str, str] | None:
+        """The partition of a row of `files`; None where the table has no partitions."""
+        return {column: file[column] for column in PARTITIONED_BY[name]} or None
+
     def dataset(self, name: str, where: Mapping[str, str], directory: pafs.FileSystem) -> ds.Dataset:
         """The rows in those files, in the columns of `schemas.TABLES[name]`, read below the table's directory."""
         fragments = [
-            _PARQUET.make_fragment(file.pop("path"), filesystem=directory, partition_expression=_holds(file))
+            _PARQUET.make_fragment(
+                file["path"], filesystem=directory, partition_expression=_holds(self.partition(name, file) or {})
+            )
             for file in self.within(where).to_pylist()
         ]
         return ds.FileSystemDataset(fragments, TABLES[name], _PARQUET, directory)

@@ -4,6 +4,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.store.damage import DamagedTableError, damage_named
 from attninf_assets.store.incoming_rows import conform, replayable
 from attninf_assets.store.open_tables import Handle, keep, snapshot_at, storage_options, take
 from attninf_assets.store.root import Root
@@ -109,7 +111,8 @@ class Lake:
         """The rows whose partition columns have the values in `where`; an absent table reads as no rows.
 
         `only` keeps the rows for which the expression holds. `version` reads the table as it was then; ValueError
-        naming it where that version never was or is vacuumed away.
+        naming it where that version never was or is vacuumed away. Raises DamagedTableError naming a file that is
+        damaged or missing, as `batches` and `count` do.
         """
         wanted = self._checked(name, where or {})
         schema = TABLES[name]
@@ -118,33 +121,28 @@ class Lake:
             if unknown:
                 raise ValueError(f"table {name}: no column {unknown[0]!r}, only {schema.names}")
             schema = pa.schema([schema.field(column) for column in columns])
-        dataset = self._dataset(name, wanted, version)
-        if dataset is None:
-            return schema.empty_table()
-        try:
+        with self._dataset(name, wanted, version) as dataset:
+            if dataset is None:
+                return schema.empty_table()
             return dataset.to_table(columns=schema.names, filter=only, **_LEAN).cast(schema)
-        except FileNotFoundError as error:
-            if version is None:
-                raise
-            raise ValueError(f"{self.root.table_uri(name)}: version {version} is vacuumed away: {error}") from error
 
     def batches(
         self, name: str, *, columns: Sequence[str], where: Mapping[str, str], version: int | None = None
     ) -> Iterator[pa.RecordBatch]:
         """What `read` returns, a piece at a time, so that its size is not bounded by memory."""
-        dataset = self._dataset(name, self._checked(name, where), version)
-        if dataset is not None:
-            yield from dataset.to_batches(columns=list(columns), **_LEAN)
+        with self._dataset(name, self._checked(name, where), version) as dataset:
+            if dataset is not None:
+                yield from dataset.to_batches(columns=list(columns), **_LEAN)
 
     def count(self, name: str, *, where: Mapping[str, str] | None = None, version: int | None = None) -> int:
         """How many rows `read` would return, without reading them."""
-        dataset = self._dataset(name, self._checked(name, where or {}), version)
-        return 0 if dataset is None else dataset.count_rows()
+        with self._dataset(name, self._checked(name, where or {}), version) as dataset:
+            return 0 if dataset is None else dataset.count_rows()
 
     def files(self, name: str, *, where: Mapping[str, str] | None = None, version: int | None = None) -> list[str]:
         """The Parquet files that hold those rows, now or at `version`: local paths or s3:// URIs, in a stable order."""
         wanted = self._checked(name, where or {})
-        snapshot = self._snapshot(name, version=version)
+        snapshot = self.snapshot(name, version=version)
         if snapshot is None:
             return []
         return [f"{self.root.table_uri(name)}/{path}" for path in snapshot.within(wanted)["path"].to_pylist()]
@@ -163,19 +161,30 @@ class Lake:
 
     def version(self, name: str) -> int | None:
         """The table's current version, None if there is no table."""
-        snapshot = self._snapshot(name)
+        snapshot = self.snapshot(name)
         return None if snapshot is None else snapshot.version
 
     def exists(self, name: str) -> bool:
         """Whether the table was ever written."""
-        return self._snapshot(name) is not None
+        return self.snapshot(name) is not None
 
-    def _dataset(self, name: str, where: Mapping[str, str], version: int | None) -> ds.Dataset | None:
-        snapshot = self._snapshot(name, version=version)
+    @contextmanager
+    def _dataset(self, name: str, where: Mapping[str, str], version: int | None) -> Iterator[ds.Dataset | None]:
+        """The rows, None if there is no table. What fails inside, and is for a damaged or missing file, names it."""
+        snapshot = self.snapshot(name, version=version)
         if snapshot is None:
-            return None
+            yield None
+            return
         filesystem, path = self.root.locate(f"tables/{name}")
-        return snapshot.dataset(name, where, pafs.SubTreeFileSystem(path, filesystem))
+        try:
+            with damage_named(self.root, {name: snapshot}, where, _may_be_for_damage):
+                yield snapshot.dataset(name, where, pafs.SubTreeFileSystem(path, filesystem))
+        except DamagedTableError as error:
+            newest = self.snapshot(name)
+            if version is None or newest is None or not error.all_missing_from(newest):
+                raise
+            gone = f"{self.root.table_uri(name)}: version {version} is vacuumed away: {error.__cause__}"
+            raise ValueError(gone) from error
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """Call `write` with the table as it is now, again after each commit that comes first; return what it does."""
@@ -216,7 +225,8 @@ class Lake:
         self._checked(name, {})
         return take(self.root, name)
 
-    def _snapshot(self, name: str, *, version: int | None = None) -> Snapshot | None:
+    def snapshot(self, name: str, *, version: int | None = None) -> Snapshot | None:
+        """The table's files at that version, now if none is asked for; None if there is no table."""
         if version is not None:
             self._checked(name, {})
             return snapshot_at(self.root, name, version)
@@ -243,3 +253,8 @@ class Lake:
             if winners is None:
                 raise
             return winners.table
+
+
+def _may_be_for_damage(error: Exception) -> bool:
+    """Of what reading raises; a column whose name was damaged is found wanting where the rows are made to fit."""
+    return isinstance(error, OSError | ValueError | pa.ArrowException)

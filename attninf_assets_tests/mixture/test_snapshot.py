@@ -44,12 +44,12 @@ class InterruptedLake(Lake):
     before: Sequence[tuple[int, Callable[[], object]]] = ()
     calls: Iterator[int] = field(default_factory=count)
 
-    def _snapshot(self, name: str, *, version: int | None = None) -> Any:
+    def snapshot(self, name: str, *, version: int | None = None) -> Any:
         call = next(self.calls)
         for number, change in self.before:
             if number == call:
                 change()
-        return super()._snapshot(name, version=version)
+        return super().snapshot(name, version=version)
 
 
 def _shards(directory: Path) -> dict[str, Shard]:

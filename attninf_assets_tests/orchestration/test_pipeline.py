@@ -97,6 +97,7 @@ def test_all_checks_pass(finished: Pipeline) -> None:
         "document_ids_are_unique",
         "every_document_is_scored_once",
         "losses_are_finite",
+        "scores_follow_from_losses",
         "one_selector_per_partition",
         "retrieval_heads_matter",
         "thresholds_keep_the_asked_fraction",

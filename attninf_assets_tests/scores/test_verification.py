@@ -5,11 +5,15 @@ import math
 import duckdb
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from attninf_assets.influence.document_score import NO_LOSS, attention_influence_score
 from attninf_assets.scores.verification import (
     Mismatch,
     count_unscorable,
     count_wrong_losses,
+    count_wrong_scores,
     fingerprints,
     mismatch,
 )
@@ -56,6 +60,29 @@ def test_only_losses_and_scores_that_cannot_be_are_wrong() -> None:
         connection.register("scores", pa.table(columns, names))
         assert count_wrong_losses(connection) == len(wrong)
         assert count_unscorable(connection) == 2
+
+
+_LOSSES = st.floats(0, 50) | st.sampled_from([0.0, NO_LOSS, math.nextafter(NO_LOSS, 0), math.nextafter(NO_LOSS, 1)])
+
+
+@given(st.lists(st.tuples(_LOSSES, _LOSSES), min_size=1, max_size=20), st.data())
+def test_a_score_that_is_not_that_of_its_losses_is_counted_and_no_other(
+    losses: list[tuple[float, float]], data: st.DataObject
+) -> None:
+    scores = [attention_influence_score(*pair) for pair in losses]
+    assert _n_wrong(losses, scores) == 0
+    spoiled = data.draw(st.integers(0, len(scores) - 1))
+    right = scores[spoiled]
+    wrong = [0.5] if right is None else [None, right + 1e-6 * (1 + abs(right)), -right if abs(right) > 1e-6 else 1.0]
+    scores[spoiled] = data.draw(st.sampled_from(wrong))
+    assert _n_wrong(losses, scores) == 1
+
+
+def _n_wrong(losses: list[tuple[float, float]], scores: list[float | None]) -> int:
+    columns = [pa.array(column, pa.float64()) for column in (*zip(*losses, strict=True), scores)]
+    with duckdb.connect() as connection:
+        connection.register("scores", pa.table(columns, ["loss_base", "loss_reference", "score"]))
+        return count_wrong_scores(connection)
 
 
 def test_every_fingerprint_is_named_once() -> None:

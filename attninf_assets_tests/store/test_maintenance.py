@@ -151,5 +151,29 @@ def test_the_asset_maintains_the_lake_and_its_schedule_waits_to_be_switched_on(
     table = done.metadata["tables"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [(row.data["table"], row.data["files_compacted"]) for row in table.records] == [("scoring_runs", 3)]
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert (evaluation.check_name, evaluation.passed) == ("nothing_is_damaged", True)
     schedule = project.resolve_schedule_def("nightly_maintenance")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+
+
+def test_a_damaged_table_fails_the_assets_check_and_is_not_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_ROOT", str(tmp_path))
+    lake = Lake(Root.at(tmp_path))
+    for number in range(3):
+        lake.append("scoring_runs", run_of("web", f"s{number}", number), writer=f"s{number}", number=number)
+    lake.replace("scores", scores_of("web", "a", 3), where=_WEB_A)
+    path, version = Path(lake.files("scoring_runs")[0]), lake.version("scoring_runs")
+    path.write_bytes(b"")
+    job = definitions().resolve_job_def("maintain_lake")
+    result = job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert path.name in str(evaluation.metadata["damaged"].value)
+    assert lake.version("scoring_runs") == version
+    (done,) = result.asset_materializations_for_node("lake_maintenance")
+    table = done.metadata["tables"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [row.data["table"] for row in table.records] == ["scores"]

@@ -52,7 +52,7 @@ def test_views_of_a_partition_hold_it_alone_and_read_no_other_file(root: Root) -
         assert connection.sql("SELECT DISTINCT shard FROM scores").fetchall() == [("a",)]
         assert connection.sql("SELECT count(*) FROM documents").fetchall() == [(0,)]
     with pytest.raises(ValueError, match="'shard' is not one of its partitions"):
-        connect(lake, "selected_subset", where={"shard": "a"})
+        connect(lake, "selected_subset", where={"shard": "a"}).__enter__()
 
 
 def test_a_view_keeps_showing_the_version_it_was_opened_on(tmp_path: Path) -> None:

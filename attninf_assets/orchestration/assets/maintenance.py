@@ -10,6 +10,9 @@ from attninf_assets.orchestration.display.catalog import OWNERS
 from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.selector.stored import current_fingerprint, has_selector
 from attninf_assets.store.maintenance import RETENTION, maintain
+from attninf_assets.store.scrub import scrub
+
+_MOST_NAMED = 100
 
 
 class MaintenanceConfig(dg.Config):
@@ -27,19 +30,42 @@ class MaintenanceConfig(dg.Config):
 _FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=30))
 
 
-@dg.asset(group_name="storage", owners=OWNERS, kinds={"deltalake"}, freshness_policy=_FRESH)
+_NOTHING_IS_DAMAGED = dg.AssetCheckSpec(
+    "nothing_is_damaged",
+    asset="lake_maintenance",
+    description="Every file of every table is there, can be read, and is what it was when it was seen first.",
+)
+
+
+@dg.asset(
+    group_name="storage",
+    owners=OWNERS,
+    kinds={"deltalake"},
+    freshness_policy=_FRESH,
+    check_specs=[_NOTHING_IS_DAMAGED],
+)
 def lake_maintenance(
     context: dg.AssetExecutionContext, config: MaintenanceConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """The report, in the metadata, of a maintenance of the lake: files merged, deleted and swept.
+    """The report, in the metadata, of a maintenance of the lake: files damaged, merged, deleted and swept.
 
-    It keeps the tables fast to read and the storage small: small files are merged, files that no version within the
-    retention needs are deleted, and so is what killed runs left behind. Safe beside running backfills. Scores by
-    earlier selectors can be read by table version until this deletes them.
+    It keeps the tables whole, fast to read and small: damage is looked for, small files are merged, files that no
+    version within the retention needs are deleted, and so is what killed runs left behind. Every file of the tables is
+    read once. A damaged table is left as it is until `attninf repair` has mended it. Safe beside running backfills.
+    Scores by earlier selectors can be read by table version until this deletes them.
     """
     tables = lake.tables()
+    damages = scrub(tables)
+    for damage in damages:
+        context.log.error(f"damaged: {damage}; `attninf repair` shows what mends it")
     in_use = current_fingerprint(tables.root) if has_selector(tables.root) else None
-    cared, swept = maintain(tables, retention=timedelta(days=config.retention_days), selector_fingerprint=in_use)
+    cared, swept = maintain(
+        tables,
+        retention=timedelta(days=config.retention_days),
+        selector_fingerprint=in_use,
+        spare={damage.table for damage in damages},
+    )
+    damages += [damage for damage in scrub(tables, only_new=True) if damage not in damages]  # of files just merged
     for path in [*swept.half_written, *swept.staged]:
         context.log.info(f"swept {path}")
     return dg.MaterializeResult(
@@ -47,8 +73,16 @@ def lake_maintenance(
             "tables": records([vars(table) for table in cared]),
             "half_written_files_swept": len(swept.half_written),
             "staging_directories_swept": len(swept.staged),
+            "damaged_files": len(damages),
             "retention_days": config.retention_days,
-        }
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=_NOTHING_IS_DAMAGED.name,
+                passed=not damages,
+                metadata={"damaged": dg.MetadataValue.json([str(damage) for damage in damages[:_MOST_NAMED]])},
+            )
+        ],
     )
 
 

@@ -10,7 +10,13 @@ import dagster as dg
 from attninf_assets.corpus.verification import refusal_reasons, repeated_ids
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
-from attninf_assets.scores.verification import count_unscorable, count_wrong_losses, fingerprints, mismatch
+from attninf_assets.scores.verification import (
+    count_unscorable,
+    count_wrong_losses,
+    count_wrong_scores,
+    fingerprints,
+    mismatch,
+)
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect, count_rows
 
@@ -68,6 +74,13 @@ def losses_are_finite(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_losses": wrong})
 
 
+def scores_follow_from_losses(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """Every score is (loss_reference - loss_base) / loss_base, and null where loss_base is below 1e-4 nats."""
+    with _partition(key, lake, "scores") as connection:
+        wrong = count_wrong_scores(connection)
+    return dg.AssetCheckResult(passed=wrong == 0, metadata={"documents_with_wrong_scores": wrong})
+
+
 def few_documents_without_score(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """At most 1 % of the shard's documents have a null score: no tokens, or no loss to speak of."""
     with _partition(key, lake, "scores") as connection:
@@ -93,6 +106,7 @@ SCORE_CHECKS = [
     for judge in (
         every_document_is_scored_once,
         losses_are_finite,
+        scores_follow_from_losses,
         few_documents_without_score,
         one_selector_per_partition,
     )

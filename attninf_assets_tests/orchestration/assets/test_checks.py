@@ -63,6 +63,8 @@ def test_all_are_content_with_an_undisturbed_pipeline(pipeline: Pipeline) -> Non
         ("losses_are_finite", lambda frame: first(frame, "loss_reference", float("nan"))),
         ("losses_are_finite", lambda frame: first(frame, "score", float("inf"))),
         ("losses_are_finite", lambda frame: first(frame, "loss_base", -1.0)),
+        ("scores_follow_from_losses", lambda frame: first(frame, "score", 0.123)),
+        ("scores_follow_from_losses", lambda frame: first(frame, "loss_reference", 9.0)),
         ("few_documents_without_score", lambda frame: first(frame, "score", None)),
         ("one_selector_per_partition", lambda frame: first(frame, "selector_fingerprint", "another")),
     ],

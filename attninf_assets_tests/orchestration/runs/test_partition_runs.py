@@ -303,6 +303,7 @@ def checked(result: dg.ExecuteInProcessResult) -> dict[str, set[str | None]]:
 CHECKS = [
     "every_document_is_scored_once",
     "losses_are_finite",
+    "scores_follow_from_losses",
     "few_documents_without_score",
     "one_selector_per_partition",
 ]
