@@ -17,7 +17,7 @@ Fault = Literal["503", "409", "412", "unheard", "unanswered"]
 
 _EXPIRED = b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>'
 _ANSWERS = {
-    "503": b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>',
+    "503": b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>',
     "409": b'<?xml version="1.0"?><Error><Code>ConditionalRequestConflict</Code><Message>Try again.</Message></Error>',
     "412": b'<?xml version="1.0"?><Error><Code>PreconditionFailed</Code><Message>It is there.</Message></Error>',
 }
