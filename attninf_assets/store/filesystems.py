@@ -30,7 +30,7 @@ __all__ = [
 StorageOptions = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
-_RETRIES = "6"  # of a request while S3 is busy or away, with growing pauses between
+_RETRIES = "9"  # of a request while S3 is busy or away, with growing pauses between, 13 seconds in all
 _WILDCARDS = frozenset("*?[")
 
 
@@ -91,7 +91,9 @@ def _s3(items: tuple[tuple[str, str], ...]) -> pa.fs.FileSystem:
     ):
         if value := options.get(option):
             arguments[argument] = value
-    patience = pa.fs.AwsStandardS3RetryStrategy(max_attempts=int(options.get("max_retries", _RETRIES)))
+    # Not the standard strategy: it draws on a quota that Arrow never fills up again, and after a hundred retries in the
+    # life of a process it makes none. What this one calls attempts are retries.
+    patience = pa.fs.AwsDefaultS3RetryStrategy(max_attempts=int(options.get("max_retries", _RETRIES)))
     return pa.fs.S3FileSystem(**arguments, retry_strategy=patience)
 
 

@@ -1,9 +1,11 @@
 """The one place everything is stored: a local directory or a prefix of an S3 bucket."""
 
+import errno
 import os
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ __all__ = ["Root"]
 # Of the characters left out, delta-rs mistakes some for URL syntax and DuckDB some for patterns; on S3 delta-rs escapes
 # all but the plainest twice when it looks for a checkpoint.
 _LOCAL = re.compile(r"[^*?\[\]|^%\\\x00-\x1f]+")
+_ATTEMPTS = 20  # to write into a directory that others delete
 _S3 = re.compile(r"[A-Za-z0-9._=+/-]+")
 
 
@@ -88,8 +91,14 @@ class Root:
     def read_bytes(self, rel: str) -> bytes:
         """The whole file; FileNotFoundError if there is none."""
         fs, path = self.locate(rel)
-        with fs.open_input_stream(path) as stream:
-            return stream.read()
+        try:
+            with fs.open_input_stream(path) as stream:
+                return stream.read()
+        except OSError as error:
+            # on S3, one that is deleted between opening and reading it is an "internal failure"
+            if not self.is_local and fs.get_file_info(path).type == pafs.FileType.NotFound:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.uri}/{rel}") from error
+            raise
 
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Write the file so that readers see the old content or the new, never a part."""
@@ -122,13 +131,19 @@ class Root:
         return fs.get_file_info(path).type != pafs.FileType.NotFound
 
     def delete(self, rel: str) -> None:
-        """Delete a file, or a directory with all it holds; nothing happens if there is none."""
+        """Delete a file, or a directory with all it holds; nothing happens if there is none.
+
+        What another process deletes meanwhile is gone, what it writes meanwhile may stay.
+        """
         fs, path = self.locate(rel)
         kind = fs.get_file_info(path).type
-        if kind == pafs.FileType.Directory:
-            fs.delete_dir(path)
-        elif kind != pafs.FileType.NotFound:
-            fs.delete_file(path)
+        with suppress(FileNotFoundError):
+            if kind == pafs.FileType.Directory and self.is_local:
+                _delete_directory(Path(path))
+            elif kind == pafs.FileType.Directory:
+                fs.delete_dir(path)
+            elif kind != pafs.FileType.NotFound:
+                fs.delete_file(path)
 
     def list(self, rel: str) -> list[str]:
         """Every file below a directory, at any depth, as sorted paths from the root; none if it is absent."""
@@ -143,7 +158,18 @@ class Root:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(_ATTEMPTS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_beside(path, data)
+        except FileNotFoundError:  # another process deletes the directory with what is in it
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _write_beside(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -153,3 +179,20 @@ def _write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _delete_directory(path: Path) -> None:
+    try:
+        entries = list(os.scandir(path))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _delete_directory(Path(entry.path))
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+            raise

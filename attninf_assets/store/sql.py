@@ -10,6 +10,6 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def partition_predicate(where: Mapping[str, str]) -> str | None:
-    """The predicate for rows with those column values; None where nothing is asked."""
-    return " AND ".join(f'"{column}" = {literal(value)}' for column, value in where.items()) or None
+def partition_predicate(where: Mapping[str, str]) -> str:
+    """The predicate for rows with those column values; one that is always true where nothing is asked."""
+    return " AND ".join(f'"{column}" = {literal(value)}' for column, value in where.items()) or "true"

@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.store.conditional_writes import require_conditional_writes
 from attninf_assets.store.damage import DamagedTableError, damage_named
 from attninf_assets.store.incoming_rows import conform, replayable
 from attninf_assets.store.open_tables import Handle, keep, snapshot_at, storage_options, take
@@ -31,6 +32,7 @@ _LEAN = {"batch_readahead": 1, "fragment_readahead": 4}  # Arrow reads ahead 16 
 # The least and greatest values of each file's columns tell nothing here, and every reader of the log would read them.
 _LEAN_LOG = {"delta.dataSkippingNumIndexedCols": "0"}
 _FULL = "No space left on device"
+_CREATION_LOST = "Invalid table version: 0"  # delta-rs's words where the first commit is there already
 _Written = TypeVar("_Written")
 
 
@@ -58,6 +60,7 @@ class Lake:
         the table's or a row lies outside `where`, and RuntimeError if other writers win again and again.
         """
         wanted = dict(where or {})
+        # never absent: delta-rs takes an overwrite without a predicate for one that no other commit can disturb
         predicate = partition_predicate(self._checked(name, wanted))
         with replayable(name, data, wanted) as replay:
 
@@ -188,6 +191,7 @@ class Lake:
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """Call `write` with the table as it is now, again after each commit that comes first; return what it does."""
+        require_conditional_writes(self.root)
         begin = time.monotonic()
         for attempt in range(_ATTEMPTS):
             handle = self._taken(name)
@@ -248,11 +252,13 @@ class Lake:
                 # a creation that lost a race must not be committed again on top of the winner's table
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
-        except DeltaError:
+        except DeltaError as error:
             winners = self._taken(name)
-            if winners is None:
-                raise
-            return winners.table
+            if winners is not None:
+                return winners.table
+            if str(error) == _CREATION_LOST:  # S3 says 409 while another creation is under way
+                raise CommitFailedError(f"{error}: the store says that another writer creates the table") from error
+            raise
 
 
 def _may_be_for_damage(error: Exception) -> bool:

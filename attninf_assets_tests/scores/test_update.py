@@ -55,6 +55,15 @@ def test_readers_see_all_old_rows_or_all_new_ones_at_every_instant(tmp_path: Pat
     assert rows_of(runs.lake, shard).equals(runs.right)
 
 
+def test_two_runs_over_one_partition_at_once_both_end_well_with_the_rows_of_one(root: Root, tmp_path: Path) -> None:
+    runs = ScoringRuns(root, tmp_path)
+    for begun in (0, runs.n_chunks // 2, runs.n_chunks - 1) if root.is_local else (0, runs.n_chunks - 1):
+        together = runs.run_two(f"from-{begun}", begun=begun)
+        assert together.succeeded, begun
+        assert together.right, begun
+        assert together.most_often <= 2, begun
+
+
 def _no_engine() -> Engine:
     raise AssertionError("nothing has to be scored, so nothing may be loaded")
 

@@ -3,12 +3,15 @@
 import io
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from attninf_assets.orchestration.runs.retries import is_transient
+from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.crashes import SELECTOR, indexed_shard, rows_of, update
@@ -80,12 +83,82 @@ def test_a_server_that_stays_busy_is_given_up_with_an_error_that_says_so(proxy: 
     }
     for name, attempt in attempts.items():
         before = len(proxy.requests)
-        with pytest.raises(OSError, match=r"503|SLOW_DOWN|SlowDown|reduce your request rate") as given_up:
+        with pytest.raises(OSError, match=r"503|SLOW_DOWN|SlowDown|educe your request rate") as given_up:
             attempt()
         assert 1 < len(proxy.requests) - before < 30, name
         assert lake.root.storage_options["AWS_SECRET_ACCESS_KEY"] not in str(given_up.value)
     proxy.fault = lambda method, path, number: None
     assert len(lake.read("scores")) == 3
+
+
+@pytest.mark.parametrize("fault", ["409", "412"])
+def test_a_creation_that_another_is_said_to_have_won_is_tried_again(
+    proxy: FaultyProxy, s3_root: Root, fault: Fault
+) -> None:
+    """S3 says 409 while another conditional write is under way, whether that one succeeds or not."""
+    lake = Lake(Root.at(s3_root.uri, proxy.options))
+    first_commit = "scores/_delta_log/00000000000000000000.json"
+    proxy.fault = lambda method, path, number: (
+        fault if method == "PUT" and path.endswith(first_commit) and proxy.faults() < 2 else None
+    )
+    lake.replace("scores", scores_of("web", "a", 3), where=_WEB_A)
+    assert proxy.faults() == 2
+    assert (len(lake.read("scores")), lake.version("scores")) == (3, 1)
+
+
+def test_retries_made_in_one_bad_spell_are_not_missing_in_the_next(proxy: FaultyProxy, s3_root: Root) -> None:
+    root = Root.at(s3_root.uri, proxy.options)
+    root.write_bytes("x", b"x")
+    for _ in range(130):
+        proxy.requests.clear()
+        proxy.fault = lambda method, path, number: "503" if number == 0 else None
+        assert root.exists("x")
+
+
+def _failures(proxy: FaultyProxy, act: Callable[[], object], fault: Fault, *, requests: int) -> Iterator[BaseException]:
+    """What `act` raises where the server fails for good from its first request on, from its second on, and so on."""
+    for begin in range(requests):
+        proxy.requests.clear()
+        proxy.fault = lambda method, path, number, begin=begin: fault if number >= begin else None  # type: ignore[misc]
+        try:
+            act()
+        except Exception as error:
+            yield error
+
+
+@pytest.mark.parametrize("fault", ["503", "unheard"])
+def test_wherever_a_busy_store_stops_a_write_or_a_query_another_try_is_worth_it(
+    proxy: FaultyProxy, s3_root: Root, fault: Fault
+) -> None:
+    lake = Lake(Root.at(s3_root.uri, {**proxy.options, "max_retries": "1", "retry_timeout": "5s"}))
+    lake.replace("scores", scores_of("web", "a", 3), where=_WEB_A)
+    new = scores_of("web", "a", 4)
+    of_writing = list(_failures(proxy, lambda: lake.replace("scores", new, where=_WEB_A), fault, requests=11))
+    proxy.fault = lambda method, path, number: None
+    with connect(lake, "scores") as connection:
+        query = connection.execute
+        of_query = list(_failures(proxy, lambda: query("SELECT sum(score) FROM scores").fetchall(), fault, requests=10))
+    assert {type(error).__name__ for error in of_writing} == {"OSError", "DeltaError"}
+    assert {type(error).__module__ for error in of_query} == {"_duckdb"}
+    assert (len(of_writing), len(of_query)) == (11, 10)
+    assert not [error for error in of_writing + of_query if not is_transient(error)]
+
+
+def test_a_query_over_files_that_are_gone_or_refused_is_not_worth_another_try(
+    proxy: FaultyProxy, s3_root: Root
+) -> None:
+    lake = Lake(Root.at(s3_root.uri, proxy.options))
+    lake.replace("scores", scores_of("web", "a", 3), where=_WEB_A)
+    for spoil in (
+        lambda: proxy.expired.add(proxy.options["AWS_ACCESS_KEY_ID"]),
+        lambda: (proxy.expired.clear(), s3_root.delete("tables/scores/domain=web")),
+    ):
+        with connect(lake, "scores") as connection:
+            spoil()
+            with pytest.raises(duckdb.Error) as failure:
+                connection.execute("SELECT sum(score) FROM scores").fetchall()
+        assert not is_transient(failure.value)
+        proxy.expired.clear()
 
 
 @pytest.fixture

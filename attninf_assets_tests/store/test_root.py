@@ -1,5 +1,6 @@
 """Root: where everything is stored."""
 
+import multiprocessing as mp
 import os
 import pickle
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from attninf_assets.store import root as root_module
 from attninf_assets.store.root import Root
+from attninf_assets_tests.support.faulty_proxy import faulty_proxy
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,40 @@ def test_what_is_written_is_read_listed_moved_and_deleted(root: Root) -> None:
 def test_a_path_outside_the_root_is_refused(tmp_path: Path, rel: str) -> None:
     with pytest.raises(ValueError, match="relative path inside the root"):
         Root.at(tmp_path).delete(rel)
+
+
+def _write_many(root: Root, n: int, clearing: bool, together: "mp.synchronize.Barrier") -> None:
+    together.wait(60)
+    for number in range(n):
+        root.write_bytes(f"a/b/{number}", b"1")
+        if clearing and number % 3 == 0:
+            root.delete("a")
+
+
+def test_processes_that_write_below_a_directory_and_delete_it_do_not_disturb_each_other(root: Root) -> None:
+    spawn = mp.get_context("spawn")
+    together, n = spawn.Barrier(4), 400 if root.is_local else 30
+    processes = [spawn.Process(target=_write_many, args=(root, n, side % 2 == 0, together)) for side in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    root.delete("a")
+    assert root.list("a") == []
+
+
+def test_a_file_deleted_between_opening_and_reading_it_is_a_missing_file(s3_root: Root) -> None:
+    s3_root.write_bytes("x", b"x")
+    with faulty_proxy(s3_root.storage_options) as proxy:
+
+        def delete_before_reading(method: str, path: str, number: int) -> None:
+            if method == "GET" and path.endswith("/x"):
+                s3_root.delete("x")
+
+        proxy.fault = delete_before_reading
+        with pytest.raises(FileNotFoundError, match=f"{s3_root.uri}/x"):
+            Root.at(s3_root.uri, proxy.options).read_bytes("x")
 
 
 def test_a_reader_of_the_old_content_is_not_disturbed_by_a_write(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "JournalledEngine",
     "Outcome",
     "ScoringRuns",
+    "Together",
     "indexed_shard",
     "journalled_engine",
     "rows_of",
@@ -157,6 +158,15 @@ class Outcome:
     largest_chunk: int  # documents
 
 
+@dataclass(frozen=True)
+class Together:
+    """What two runs over one shard at once left behind."""
+
+    succeeded: bool  # both
+    right: bool  # in the end, exactly the rows of a run that was never disturbed, and nothing staged
+    most_often: int  # how many times a document was scored at most
+
+
 class ScoringRuns:
     """Runs over shards of one lake; the first, undisturbed one says what is right and how long it takes."""
 
@@ -221,6 +231,21 @@ class ScoringRuns:
             chunks_repeated=n_begun - self.n_chunks,
             documents_repeated=sum(count - 1 for count in times.values()),
             largest_chunk=max(map(len, scored)),
+        )
+
+    def run_two(self, name: str, *, begun: int) -> Together:
+        """Two runs over a new shard; the second starts when the first begins its chunk number `begun`."""
+        shard = indexed_shard(self.lake, self.directory, name)
+        processes = [self.start(shard)]
+        _wait_until(lambda: self._begun(shard) >= begun or not processes[0].is_alive())
+        processes.append(self.start(shard))
+        for process in processes:
+            process.join(_PATIENCE)
+        _, scored = self._journal(shard)
+        return Together(
+            succeeded=[process.exitcode for process in processes] == [0, 0],
+            right=rows_of(self.lake, shard).equals(self.right) and not self._staged(shard),
+            most_often=max(Counter(doc_id for chunk in scored for doc_id in chunk).values()),
         )
 
     def _reached(self, shard: Shard, rows: pl.DataFrame, *, finished: bool) -> str:

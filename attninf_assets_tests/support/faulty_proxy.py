@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that answers 503, or drops connections, when it is told to."""
+"""A proxy in front of an S3 server that answers 503, 409 or 412, or drops connections, when it is told to."""
 
 import http.client
 import threading
@@ -11,11 +11,16 @@ from urllib.parse import urlsplit
 
 __all__ = ["FaultyProxy", "faulty_proxy"]
 
-# Too busy; the connection closed before the server hears of it; closed after the server has done as asked.
-Fault = Literal["503", "unheard", "unanswered"]
+# Too busy; another conditional write under way; one that has won; the connection closed before the server hears of it;
+# closed after the server has done as asked.
+Fault = Literal["503", "409", "412", "unheard", "unanswered"]
 
 _EXPIRED = b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>'
-_BUSY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+_ANSWERS = {
+    "503": b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>',
+    "409": b'<?xml version="1.0"?><Error><Code>ConditionalRequestConflict</Code><Message>Try again.</Message></Error>',
+    "412": b'<?xml version="1.0"?><Error><Code>PreconditionFailed</Code><Message>It is there.</Message></Error>',
+}
 
 
 @dataclass
@@ -52,8 +57,8 @@ def faulty_proxy(options: Mapping[str, str]) -> Iterator[FaultyProxy]:
             if any(f"Credential={key}/" in self.headers.get("Authorization", "") for key in proxy.expired):
                 self._answer(403, [("Content-Type", "application/xml")], _EXPIRED)
                 return
-            if fault == "503":
-                self._answer(503, [("Content-Type", "application/xml")], _BUSY)
+            if fault in _ANSWERS:
+                self._answer(int(fault), [("Content-Type", "application/xml")], _ANSWERS[fault])
                 return
             self.close_connection = fault is not None
             if fault == "unheard":

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import dagster as dg
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from attninf_assets.corpus.printable import printable
 from attninf_assets.influence.runtime.device_locks import DevicesBusyError
@@ -24,6 +24,9 @@ _LASTING = {
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS,
     errno.ENOSPC, errno.EDQUOT,
 }  # fmt: skip
+_LASTING_KINDS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+# How a system's error number shows in words that carry none otherwise: delta-rs's, Arrow's.
+_NUMBER = re.compile(r"\((?:os )?error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 # Storage libraries raise a plain OSError whose words alone tell a refusal (Arrow's, then delta-rs's) from an outage.
 _REFUSED = re.compile(
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH"
@@ -31,6 +34,9 @@ _REFUSED = re.compile(
     r"|HTTP status 40[13]\b|\b40[13] (Forbidden|Unauthorized|Client Error)|lacked the necessary privileges"
     r"|No space left on device"
 )
+_OF_STORAGE = re.compile(r"Generic \S+ error")  # delta-rs's DeltaError where a request to the object store failed
+# DuckDB's error where our filesystem failed under it: a traceback, as text, that ends with an error of Python's.
+_UNDER_DUCKDB = re.compile(r"^Traceback .*\n(OSError|ConnectionError|TimeoutError): ", re.DOTALL)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -44,8 +50,18 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, CommitFailedError | DevicesBusyError):
         return True
     if isinstance(error, OSError):
-        return error.errno not in _LASTING and not _REFUSED.search(str(error))
+        return not isinstance(error, _LASTING_KINDS) and error.errno not in _LASTING and not _is_refusal(error)
+    if isinstance(error, DeltaError):
+        return bool(_OF_STORAGE.search(str(error))) and not _is_refusal(error)
+    if type(error).__module__ in {"duckdb", "_duckdb"}:
+        return bool(_UNDER_DUCKDB.search(str(error))) and not _is_refusal(error)
     return isinstance(error, RuntimeError) and isinstance(error.__cause__, CommitFailedError)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    words = str(error)
+    numbers = {int(number) for found in _NUMBER.findall(words) for number in found if number}
+    return bool(_REFUSED.search(words)) or not numbers.isdisjoint(_LASTING)
 
 
 def transient_faults_retried(asset: Callable[..., _Result]) -> Callable[..., _Result]:

@@ -1,16 +1,20 @@
 """What is tried again and what is not, on real assets that fail a given number of times."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from attninf_assets.influence.runtime.device_locks import DevicesBusyError
 from attninf_assets.orchestration.runs import retries
 from attninf_assets.orchestration.runs.retries import is_transient, transient_faults_retried
 from attninf_assets.store.root import Root
+from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
+from benchmarks.rigs.tables_of_scores import scores_of
 
 
 def lost_race() -> Exception:
@@ -50,6 +54,8 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: TimeoutError("timed out"),
         lambda: CommitFailedError("conflict"),
         lambda: DevicesBusyError("all 2 devices are in use"),
+        lambda: DeltaError("Failed to parse parquet: External: Generic S3 error: Error performing PUT: 503 Slow Down"),
+        lambda: ExceptionGroup("two partitions", [ValueError("row 7"), ConnectionResetError(104, "reset by peer")]),
         lost_race,
     ],
 )
@@ -67,6 +73,13 @@ def test_a_fault_that_stays_fails_after_three_retries() -> None:
         lambda: ValueError("row 7 is no longer document 'x'"),
         lambda: FileNotFoundError(2, "no such file"),
         lambda: PermissionError(13, "denied"),
+        lambda: PermissionError("denied, without a number"),
+        lambda: FileNotFoundError("s3://lake/x, without a number"),
+        lambda: OSError("Generic LocalFileSystem error: Unable to open file /x: Permission denied (os error 13)"),
+        lambda: OSError("Cannot open '/x'. Detail: [errno 2] No such file or directory"),
+        lambda: DeltaError("Generic S3 error: Error performing PUT: 403 Forbidden"),
+        lambda: DeltaError("Generic LocalFileSystem error: Unable to create dir /x: Permission denied (os error 13)"),
+        lambda: DeltaError("Invalid data: a row lies outside the predicate"),
         lambda: OSError(28, "the disk is full"),
         lambda: OSError(122, "quota exceeded"),
         lambda: OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"),
@@ -82,6 +95,22 @@ def test_lasting_faults_are_not_tried_again(fault: Callable[[], BaseException]) 
     assert attempts(fault, n_faults=1) == (False, 1)
 
 
+@pytest.fixture
+def nobody(tmp_path: Path) -> Iterator[None]:
+    """A user for whom permissions count, where the tests run as one for whom they do not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in (tmp_path, *tmp_path.parents[: len(tmp_path.parents) - 2]):
+        folder.chmod(folder.stat().st_mode | 0o755)
+    os.chown(tmp_path, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_wrong_credentials_are_not_tried_again_whichever_library_meets_them(s3_root: Root, wrong: str) -> None:
     root = Root.at(s3_root.uri, {**s3_root.storage_options, wrong: "wrong"})
@@ -95,6 +124,31 @@ def test_wrong_credentials_are_not_tried_again_whichever_library_meets_them(s3_r
         with pytest.raises(OSError, match=r"AWS Error|403 Forbidden") as refusal:
             attempt()
         assert not is_transient(refusal.value)
+
+
+def test_a_folder_that_may_not_be_read_or_written_is_not_tried_again_whichever_library_meets_it(
+    tmp_path: Path, nobody: None
+) -> None:
+    lake = Lake(Root.at(tmp_path / "root"))
+    lake.replace("scores", scores_of("web", "a", 1))
+    lake.root.write_bytes("y", b"y")
+    attempts: dict[str, Callable[[], object]] = {
+        "tables/scores/_delta_log": lambda: Lake(lake.root).read("scores"),
+        "tables/scores/domain=web/shard=a": lambda: Lake(lake.root).read("scores"),
+        "tables": lambda: lake.replace("thresholds", TABLES["thresholds"].empty_table()),
+        "y": lambda: lake.root.read_bytes("y"),
+        "": lambda: lake.root.write_bytes("x", b"x"),
+    }
+    for path, attempt in attempts.items():
+        place = Path(lake.root.uri, path)
+        mode = place.stat().st_mode
+        place.chmod(0o555 if path in {"", "tables"} else 0)
+        try:
+            with pytest.raises(Exception, match="ermission denied") as refusal:
+                attempt()
+        finally:
+            place.chmod(mode)
+        assert not is_transient(refusal.value), path
 
 
 def test_what_is_waited_for_is_said_each_time(capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +168,6 @@ def test_every_asset_that_stores_something_is_tried_again() -> None:
     wrapped = {
         asset.key.to_user_string()
         for asset in definitions().resolve_asset_graph().assets_defs
-        if asset.keys and hasattr(asset.op.compute_fn.decorated_fn, "__wrapped__")  # type: ignore[union-attr]
+        if asset.is_executable and hasattr(asset.op.compute_fn.decorated_fn, "__wrapped__")  # type: ignore[union-attr]
     }
     assert wrapped >= names
