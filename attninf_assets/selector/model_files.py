@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from attninf_assets.store.fsync import sync_directories, sync_file
 from attninf_assets.store.root import Root
 
 
@@ -24,12 +25,15 @@ def publish_directory(root: Root, local: Path, relative: str) -> None:
         staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(local, staged)
+        for file in staged.iterdir():
+            sync_file(file)
         try:
             os.rename(staged, target)
         except OSError:
             shutil.rmtree(staged)
             if not (target / "config.json").exists():
                 raise
+        sync_directories([target], top=Path(root.uri))
         return
     for file in files:
         remote, path = root.locate(f"{relative}/{file.name}")

@@ -13,6 +13,8 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.store.commits import TRANSACTIONS
+from attninf_assets.store.durability import make_durable
 from attninf_assets.store.incoming_rows import conform, replayable
 from attninf_assets.store.open_tables import Handle, keep, snapshot_at, storage_options, take
 from attninf_assets.store.root import Root
@@ -82,7 +84,9 @@ class Lake:
                 wanted,
                 mode="append",
                 writer_properties=COMPRESSED,
-                commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(writer, number)], custom_metadata={TRANSACTIONS: "1"}
+                ),
             )
             return table.version()
 
@@ -178,12 +182,16 @@ class Lake:
         return snapshot.dataset(name, where, pafs.SubTreeFileSystem(path, filesystem))
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
-        """Call `write` with the table as it is now, again after each commit that comes first; return what it does."""
+        """Call `write` with the table as it is now, again after each commit that comes first; return what it does.
+
+        What it committed is then on disk, so that what led to it may be deleted.
+        """
         begin = time.monotonic()
         for attempt in range(_ATTEMPTS):
             handle = self._taken(name)
             try:
-                written = write(self._create(name) if handle is None else handle.table)
+                table = self._create(name) if handle is None else handle.table
+                written = write(table)
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt)))  # noqa: S311
@@ -193,6 +201,9 @@ class Lake:
                 place = self.root.table_uri(name)
                 raise OSError(errno.ENOSPC, f"{_FULL} to {to}; the table is as it was", place) from error
             else:
+                before = 0 if handle is None else handle.snapshot.version
+                if handle is None or table.version() != before:
+                    make_durable(self.root, name, range(before, table.version() + 1))
                 if handle is not None:
                     keep(self.root, name, handle)
                 return written
