@@ -1,9 +1,9 @@
 """One commit of a table's log as plain data, and whether its file is whole.
 
-delta-rs writes one JSON action a line: first `commitInfo`, which counts the files that the commit adds and removes, then
-those files, then the number of an appending writer. So a file that was cut short, be it at the end of a line, is told
-from a whole one by itself. What cannot be told: a commit by another program that counts nothing and was cut at the end
-of a line.
+delta-rs writes one JSON action a line: first `commitInfo`, which counts the files that the commit adds and removes,
+then those files, then the number of an appending writer. So a file that was cut short, be it at the end of a line, is
+told from a whole one by itself. What cannot be told: a commit by another program that counts nothing and was cut at the
+end of a line.
 """
 
 import json

@@ -150,7 +150,7 @@ def test_an_open_table_looks_at_the_commits_that_others_made_since(tmp_path: Pat
     lake.replace("scores", scores_of("web", "a", 120), where=_WEB_A)
     assert lake.count("scores") == 120
     (tmp_path / "here/tables/scores/_delta_log/00000000000000000002.json").write_bytes(b"")
-    with pytest.raises(ValueError, match="00000000000000000002.json is not a whole commit"):
+    with pytest.raises(ValueError, match=r"00000000000000000002\.json is not a whole commit"):
         lake.count("scores")
 
 
