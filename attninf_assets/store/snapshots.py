@@ -24,6 +24,7 @@ class Snapshot:
     """The files of a table at one version. It never changes, so it may be kept and shared."""
 
     version: int
+    table_id: str  # given at its creation
     files: pa.Table  # by path: path below the table's directory, and a column for each partition column
 
     @classmethod
@@ -33,7 +34,7 @@ class Snapshot:
         columns = {"path": pa.chunked_array([[unquote(path) for path in actions["path"].to_pylist()]], pa.string())}
         for column in PARTITIONED_BY[name]:
             columns[column] = actions[f"partition.{column}"].cast(pa.string())
-        return cls(table.version(), pa.table(columns).sort_by("path"))
+        return cls(table.version(), table.metadata().id, pa.table(columns).sort_by("path"))
 
     def within(self, where: Mapping[str, str], *, beyond: "Snapshot | None" = None) -> pa.Table:
         """The files of the partitions with those values, in the columns of `files`; only those not in `beyond`."""

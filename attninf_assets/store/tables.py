@@ -2,6 +2,7 @@
 
 import errno
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -45,24 +46,44 @@ class Lake:
         self.root = root
 
     def replace(
-        self, name: str, data: pa.Table | pa.RecordBatchReader, *, where: Mapping[str, str] | None = None
+        self,
+        name: str,
+        data: pa.Table | pa.RecordBatchReader,
+        *,
+        where: Mapping[str, str] | None = None,
+        note: Mapping[str, str] | None = None,
     ) -> int:
         """Put `data` in place of the rows whose partition columns have the values in `where`, in one commit.
 
         An empty `where` replaces the whole table; empty data deletes. Readers see all of the old rows or all
         of the new. A conflicting commit by another writer is answered by writing again over its result, so
         concurrent replacements of one partition end with one of them, whole. A reader is spooled to local
-        disk first, so it is consumed once and its size is not bounded by memory.
+        disk first, so it is consumed once and its size is not bounded by memory. A `note` is kept in the log with
+        the commit, and with that one alone, even where the storage's answer to it was lost and it is tried again.
 
         Returns the version of the table. Raises ValueError, before anything is written, if the columns are not
         the table's or a row lies outside `where`, and RuntimeError if other writers win again and again.
         """
         wanted = dict(where or {})
         predicate = partition_predicate(self._checked(name, wanted))
+        writer, number = f"replace {predicate}", secrets.randbits(62)
+        noted = None
+        if note is not None:
+            noted = CommitProperties(
+                app_transactions=[Transaction(writer, number)], custom_metadata={**note, TRANSACTIONS: "1"}
+            )
         with replayable(name, data, wanted) as replay:
 
             def overwrite(table: DeltaTable) -> int:
-                write_deltalake(table, replay(), mode="overwrite", predicate=predicate, writer_properties=COMPRESSED)
+                if noted is None or table.transaction_version(writer) != number:
+                    write_deltalake(
+                        table,
+                        replay(),
+                        mode="overwrite",
+                        predicate=predicate,
+                        writer_properties=COMPRESSED,
+                        commit_properties=noted,
+                    )
                 return table.version()
 
             return self.in_turn(name, overwrite, to=f"replace {wanted or 'the table'}")
@@ -169,6 +190,11 @@ class Lake:
         """The table's current version, None if there is no table."""
         snapshot = self._snapshot(name)
         return None if snapshot is None else snapshot.version
+
+    def origin(self, name: str) -> tuple[str, int] | None:
+        """The id that the table was given at its creation, and its current version; None if there is no table."""
+        snapshot = self._snapshot(name)
+        return None if snapshot is None else (snapshot.table_id, snapshot.version)
 
     def exists(self, name: str) -> bool:
         """Whether the table was ever written."""

@@ -8,6 +8,7 @@ from pydantic import Field
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
 from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.scores.runs import complete_scoring_runs
 from attninf_assets.selector.stored import current_fingerprint, has_selector
 from attninf_assets.store.maintenance import RETENTION, maintain
 
@@ -36,6 +37,7 @@ def lake_maintenance(
     Safe beside running backfills. Scores by earlier selectors can be read by table version until this deletes them."""
     tables = lake.tables()
     in_use = current_fingerprint(tables.root) if has_selector(tables.root) else None
+    complete_scoring_runs(tables)  # before commits that note one expire
     cared, swept = maintain(tables, retention=timedelta(days=config.retention_days), selector_fingerprint=in_use)
     for path in [*swept.half_written, *swept.staged]:
         context.log.info(f"swept {path}")
