@@ -6,6 +6,7 @@ python -m benchmarks.bench_durability --rows 1000000 --commits 7
 import argparse
 import tempfile
 import time
+from collections.abc import Iterable
 from statistics import median
 
 import duckdb
@@ -49,10 +50,10 @@ def _timed(lake: Lake, rows: pa.Table, commits: int) -> list[tuple[float, float]
     pushed = 0.0
     make_durable = tables.make_durable
 
-    def timed_make_durable(*arguments: object) -> None:
+    def timed_make_durable(root: Root, name: str, versions: Iterable[int]) -> None:
         nonlocal pushed
         begin = time.perf_counter()
-        make_durable(*arguments)  # type: ignore[arg-type]
+        make_durable(root, name, versions)
         pushed += time.perf_counter() - begin
 
     tables.make_durable = timed_make_durable

@@ -3,13 +3,13 @@
 import os
 import shutil
 import tempfile
-import uuid
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from attninf_assets.store.fsync import sync_directories, sync_file
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import UNFINISHED, held_directory
 
 
 def publish_directory(root: Root, local: Path, relative: str) -> None:
@@ -22,17 +22,15 @@ def publish_directory(root: Root, local: Path, relative: str) -> None:
     files = sorted((f for f in local.iterdir() if f.is_file()), key=lambda f: (f.name == "config.json", f.name))
     if root.is_local:
         target = Path(root.uri) / relative
-        staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(local, staged)
-        for file in staged.iterdir():
-            sync_file(file)
-        try:
-            os.rename(staged, target)
-        except OSError:
-            shutil.rmtree(staged)
-            if not (target / "config.json").exists():
-                raise
+        with held_directory(target.parent, UNFINISHED) as staged:
+            for file in files:
+                shutil.copyfile(file, staged / file.name)
+                sync_file(staged / file.name)
+            try:
+                os.rename(staged, target)
+            except OSError:
+                if not (target / "config.json").exists():
+                    raise
         sync_directories([target], top=Path(root.uri))
         return
     for file in files:

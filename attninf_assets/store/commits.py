@@ -55,7 +55,7 @@ class Commit:
         if not actions or not all(isinstance(action, dict) for action in actions):
             raise ValueError(f"{len(data)} bytes without an action" if not actions else "a line is no action")
         found = Counter(kind for action in actions for kind in action)
-        info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
         metrics = info.get("operationMetrics") or {}
         expected = {"txn": int(info.get(TRANSACTIONS, 0))}
         expected |= {kind: metrics[key] for kind, keys in _COUNTED.items() for key in keys if key in metrics}

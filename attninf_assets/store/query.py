@@ -9,8 +9,6 @@ types as well, which its bindings report as leaked, line by line.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from fsspec.spec import AbstractFileSystem
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.scratch import scratch_of_process
 from attninf_assets.store.sql import literal
 from attninf_assets.store.tables import Lake
 
@@ -82,8 +81,8 @@ def connect(
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
-    spill = os.path.join(tempfile.gettempdir(), f"attninf-duckdb-{uuid.uuid4().hex}")
-    connection.execute(f"SET temp_directory = {literal(spill)}")
+    spill = scratch_of_process("duckdb") / uuid.uuid4().hex
+    connection.execute(f"SET temp_directory = {literal(str(spill))}")
     if memory_limit is not None:
         connection.execute(f"SET memory_limit = {literal(memory_limit)}")
     if threads is not None:

@@ -34,7 +34,7 @@ class Snapshot:
         columns = {"path": pa.chunked_array([[unquote(path) for path in actions["path"].to_pylist()]], pa.string())}
         for column in PARTITIONED_BY[name]:
             columns[column] = actions[f"partition.{column}"].cast(pa.string())
-        return cls(table.version(), table.metadata().id, pa.table(columns).sort_by("path"))
+        return cls(table.version(), str(table.metadata().id), pa.table(columns).sort_by("path"))
 
     def within(self, where: Mapping[str, str], *, beyond: "Snapshot | None" = None) -> pa.Table:
         """The files of the partitions with those values, in the columns of `files`; only those not in `beyond`."""
