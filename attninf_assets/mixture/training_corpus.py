@@ -3,14 +3,12 @@
 import hashlib
 import io
 import math
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from attninf_assets.mixture.corpus_files import STAGING, remove_leftovers, sha25
 from attninf_assets.mixture.manifest import CORPUS_DIRECTORY, CORPUS_SCHEMA, CorpusFile, Manifest, Share
 from attninf_assets.mixture.shuffle import Row, Shuffle, random_bits
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import scratch_directory
 
 __all__ = ["MixedDocument", "copies", "write_training_corpus"]
 
@@ -80,8 +79,8 @@ def write_training_corpus(
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file {rows_per_file!r}: expected at least 1")
     n_buckets = max(1, math.ceil(n_bytes * sum(weights.values()) / _BUCKET_BYTES))  # as if all were selected
-    with tempfile.TemporaryDirectory(prefix="attninf-shuffle-") as directory:
-        shuffle = Shuffle(Path(directory), seed=seed, n_buckets=n_buckets)
+    with scratch_directory("shuffle") as directory:
+        shuffle = Shuffle(directory, seed=seed, n_buckets=n_buckets)
         shares = _mix(documents, shuffle, weights, seed)
         staging = f"{STAGING}{uuid.uuid4().hex}"
         try:

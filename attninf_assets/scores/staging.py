@@ -55,6 +55,10 @@ class StagedScores:
         latest = np.append(~np.asarray(same_as_next, dtype=bool), np.ones(min(1, len(staged)), dtype=bool))
         return staged.filter(pa.array(latest))
 
+    def holds_any(self) -> bool:
+        """Whether anything is staged."""
+        return bool(self.root.list(self.directory))
+
     def clear(self) -> None:
         """Forget every chunk; what the scores table holds makes them useless."""
         self.root.delete(self.directory)

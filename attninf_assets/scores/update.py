@@ -23,7 +23,9 @@ from attninf_assets.corpus.texts import indexed_documents
 from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.selector import Selector
+from attninf_assets.scores.runs import ScoringRun, complete_scoring_runs
 from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.store.durability import make_all_durable
 from attninf_assets.store.filesystems import StorageOptions
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
@@ -73,11 +75,13 @@ def update_partition_scores(
 
     A score is current if its selector fingerprint and the document's text are. `load` is called only where something
     has to be scored. Finished chunks are staged every `stage_every` seconds, so a killed run continues after them;
-    readers see the old rows until one commit replaces them. What the run cost is then added to the table
-    `scoring_runs`. Raises `ValueError` where the shard is not indexed or its source changed since.
+    readers see the old rows until one commit replaces them. What the run cost is noted in that commit and then added to
+    the table `scoring_runs`, and so is what runs cost that were killed in between. Raises `ValueError` where the shard
+    is not indexed or its source changed since.
     """
     started = time.monotonic()
     where = {"domain": shard.domain, "shard": shard.name}
+    complete_scoring_runs(lake)
     indexed_at = lake.version("documents")
     n_documents = lake.count("documents", where=where, version=indexed_at)
     if not n_documents and not lake.count("quarantine", where=where):
@@ -90,6 +94,8 @@ def update_partition_scores(
     if len(stored) == n_stored == n_documents:  # told without holding the index
         indexed = _row_hashes(lake.batches("documents", columns=_SAME_TEXT, where=where, version=indexed_at))
         if np.array_equal(_row_hashes(stored.select(_SAME_TEXT).to_batches()), indexed):
+            if staging.holds_any():  # of a run killed after its commit, which may not be on disk
+                make_all_durable(lake.root)
             staging.clear()
             return _nothing_to_do(stored)
 
@@ -109,20 +115,29 @@ def update_partition_scores(
         scored = pa.concat_tables([scored, *_staged(chunks, staging, every=stage_every)])
 
     table = _in_order(index, [(stored, current_N), (staged, resumed_N), (scored, _rows_of(index, scored))])
-    version = lake.replace("scores", _whole_rows(table, shard, selector), where=where)
-    result = PartitionScores(
-        table=table,
-        n_reused=int((current_N >= 0).sum()),
-        n_resumed=int((resumed_N >= 0).sum()),
+    run = ScoringRun(
+        **where,
+        selector_fingerprint=selector.fingerprint,
         n_scored=len(scored),
+        n_resumed=int((resumed_N >= 0).sum()),
+        n_reused=int((current_N >= 0).sum()),
         tokens_scored=int(pc.sum(scored["n_tokens"]).as_py() or 0),
+        seconds=time.monotonic() - started,
+        device=device,
+    )
+    version = lake.replace("scores", _whole_rows(table, shard, selector), where=where, note=run.note())
+    complete_scoring_runs(lake)
+    staging.clear()
+    return PartitionScores(
+        table=table,
+        n_reused=run.n_reused,
+        n_resumed=run.n_resumed,
+        n_scored=run.n_scored,
+        tokens_scored=run.tokens_scored,
         seconds=time.monotonic() - started,
         device=device,
         version=version,
     )
-    lake.append("scoring_runs", _run_row(result, shard, selector), writer=shard.key, number=version)
-    staging.clear()
-    return result
 
 
 def content_digest(table: pa.Table, *, selector_fingerprint: str) -> str:
@@ -175,23 +190,6 @@ def _whole_rows(table: pa.Table, shard: Shard, selector: Selector) -> pa.Table:
     for name, value in constants.items():
         table = table.append_column(name, pa.repeat(pa.scalar(value), len(table)))
     return table.select(TABLES["scores"].names).cast(TABLES["scores"])
-
-
-def _run_row(result: PartitionScores, shard: Shard, selector: Selector) -> pa.Table:
-    row = {
-        "domain": shard.domain,
-        "shard": shard.name,
-        "selector_fingerprint": selector.fingerprint,
-        "n_scored": result.n_scored,
-        "n_resumed": result.n_resumed,
-        "n_reused": result.n_reused,
-        "tokens_scored": result.tokens_scored,
-        "seconds": result.seconds,
-        "device": result.device,
-        "scores_version": result.version,
-        "committed_at": datetime.now(UTC),
-    }
-    return pa.Table.from_pylist([row], schema=TABLES["scoring_runs"])
 
 
 def _score(

@@ -13,7 +13,9 @@ import pyarrow.fs as pafs
 
 from attninf_assets.selector.model_directory import CONFIG, file_digests
 from attninf_assets.selector.verified_pins import DamagedPinError, require_intact
+from attninf_assets.store.fsync import sync_directories, sync_file
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import UNFINISHED, held_directory
 
 _CHUNK = 1 << 22
 
@@ -27,12 +29,12 @@ def publish_directory(root: Root, local: Path, relative: str) -> None:
     sha256_of = file_digests(local)
     if root.is_local and not root.exists(f"{relative}/{CONFIG}"):
         target = Path(root.uri) / relative
-        staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.mkdir()
-        for name in sha256_of:
-            shutil.copyfile(local / name, staged / name)
-        _install(staged, target)
+        with held_directory(target.parent, UNFINISHED) as staged:
+            for name in sha256_of:
+                shutil.copyfile(local / name, staged / name)
+                sync_file(staged / name)
+            _install(staged, target)
+        sync_directories([target], top=Path(root.uri))
     else:
         for name in sorted(sha256_of, key=lambda name: (name == CONFIG, name)):
             if _stored_sha256(root, f"{relative}/{name}") != sha256_of[name]:
@@ -130,6 +132,7 @@ def _replace(root: Root, file: Path, relative: str) -> None:
     if root.is_local:
         staged = Path(path).parent.parent / f".{file.name}.{uuid.uuid4().hex}.tmp"
         shutil.copyfile(file, staged)
+        sync_file(staged)
         os.replace(staged, path)
     else:
         pafs.copy_files(str(file), path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=destination)

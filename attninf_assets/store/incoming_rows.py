@@ -1,14 +1,13 @@
 """Rows on their way into a table: exactly its columns and types, inside their partition, and there for another try."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.scratch import scratch_directory
 
 __all__ = ["conform", "replayable"]
 
@@ -25,8 +24,8 @@ def replayable(
     if isinstance(data, pa.Table):
         yield conform(name, data, where=where).to_reader
         return
-    with tempfile.TemporaryDirectory(prefix="attninf-replace-") as directory:
-        spool = Path(directory) / "rows.arrow"
+    with scratch_directory("replace") as directory:
+        spool = directory / "rows.arrow"
         with pa.ipc.new_stream(str(spool), TABLES[name]) as writer:
             for batch in data:
                 writer.write_table(conform(name, pa.Table.from_batches([batch]), where=where))

@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from deltalake import DeltaTable
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.scratch import UNFINISHED, sweep_dead
 from attninf_assets.store.tables import COMPRESSED, Lake
 
 __all__ = ["RETENTION", "SHORTEST_RETENTION", "Swept", "TableCare", "maintain", "sweep"]
@@ -22,7 +24,8 @@ RETENTION = timedelta(days=7)
 SHORTEST_RETENTION = timedelta(days=1)  # a writer needs far less from its first file to its commit
 _LARGEST_SKEW = timedelta(hours=1)
 
-_HALF_WRITTEN = re.compile(r".*\.parquet#\d+|.*/\.[^/]+\.tmp")  # by delta-rs; by Root
+_HALF_WRITTEN = re.compile(r".*\.parquet#\d+|.*/\.[^/]+\.tmp|maintenance/[0-9a-f]{32}")  # by delta-rs; by Root; here
+_UNPUBLISHED = re.compile(rf"(selectors/(?:{re.escape(UNFINISHED)}|\.[0-9a-f]+\.)[^/]+)/.+")  # as today; until 0.1.0
 
 
 @dataclass(frozen=True)
@@ -69,25 +72,38 @@ def maintain(
 
 
 def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None) -> Swept:
-    """Delete half-written files, and staged scores of selectors not in use, that are older than `older_than`."""
+    """Delete half-written files, and staged scores of selectors not in use, that are older than `older_than`.
+
+    A model that a dead process of this host was about to put under a local root is deleted whatever its age.
+    """
     half_written = [
         path
-        for directory in ("tables", "staging", "selectors", "training_corpus")
+        for directory in ("tables", "staging", "selectors", "training_corpus", "maintenance")
         for path, modified in root.modified(directory).items()
         if _HALF_WRITTEN.fullmatch(path) and modified < older_than
     ]
-    youngest: dict[str, datetime] = {}
-    for path, modified in root.modified("staging").items():
-        directory = path.rpartition("/")[0]
-        youngest[directory] = max(modified, youngest.get(directory, modified))
     staged = [
         directory
-        for directory, modified in youngest.items()
+        for directory, modified in _directories(root, "staging", re.compile(r"(.+)/[^/]+")).items()
         if modified < older_than and directory.split("/")[1] != selector_fingerprint
     ]
+    unpublished = _directories(root, "selectors", _UNPUBLISHED)
+    half_written += [directory for directory, modified in unpublished.items() if modified < older_than]
     for path in [*half_written, *staged]:
         root.delete(path)
+    if root.is_local:
+        dead = sweep_dead(Path(root.uri) / "selectors", UNFINISHED)
+        half_written += [f"selectors/{directory.name}" for directory in dead]
     return Swept(tuple(sorted(half_written)), tuple(sorted(staged)))
+
+
+def _directories(root: Root, below: str, named: re.Pattern[str]) -> dict[str, datetime]:
+    """Those that `named` finds in the paths of files, and when the youngest file in each was written."""
+    youngest: dict[str, datetime] = {}
+    for path, modified in root.modified(below).items():
+        if (match := named.fullmatch(path)) is not None:
+            youngest[match[1]] = max(modified, youngest.get(match[1], modified))
+    return youngest
 
 
 def _care_for(lake: Lake, name: str, retention: timedelta) -> TableCare:

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from attninf_assets.store.compatibility import check_is_ours
+from attninf_assets.store.durability import check_commits, check_recent_commits
 from attninf_assets.store.root import Root
 from attninf_assets.store.snapshots import Snapshot
 
@@ -62,13 +63,14 @@ def storage_options(root: Root) -> dict[str, str]:
 def take(root: Root, name: str) -> Handle | None:
     """The table at its newest version, for the caller alone; None if there is none. Give it back with `keep`.
 
-    Raises ValueError where the table is not ours.
+    Raises ValueError where the table is not ours, and where a power cut left a commit or its data unfinished.
     """
     options, uri = storage_options(root), root.table_uri(name)
     with _lock:
         handle = _handles.pop(uri, None)
     if handle is not None and handle.options == options and _is_current(root, name, handle):
         return handle
+    check_recent_commits(root, name)
     try:
         table = DeltaTable(uri, storage_options=options)
     except TableNotFoundError:
@@ -115,6 +117,7 @@ def _is_current(root: Root, name: str, handle: Handle) -> bool:
     if not _stands(root, name, handle.mark):  # looked at last: so the new mark is of the same log
         return False
     if version != handle.snapshot.version:
+        check_commits(root, name, range(handle.snapshot.version + 1, version + 1))
         check_is_ours(name, root.table_uri(name), handle.table)
         handle.mark, handle.snapshot = mark, Snapshot.of(name, handle.table)
     return True

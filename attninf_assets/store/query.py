@@ -9,8 +9,6 @@ types as well, which its bindings report as leaked, line by line.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from fsspec.spec import AbstractFileSystem
 from attninf_assets.store.damage import damage_named
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.scratch import scratch_of_process
 from attninf_assets.store.snapshots import Snapshot
 from attninf_assets.store.sql import literal
 from attninf_assets.store.tables import Lake
@@ -87,12 +86,12 @@ def connect(
     import duckdb
 
     lake, wanted = source if isinstance(source, Lake) else Lake(source), where or {}
-    spill = os.path.join(tempfile.gettempdir(), f"attninf-duckdb-{uuid.uuid4().hex}")
+    spill = scratch_of_process("duckdb") / uuid.uuid4().hex
     snapshots: dict[str, Snapshot] = {}
     with duckdb.connect() as connection, damage_named(lake.root, snapshots, wanted, _may_be_for_damage):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
-        connection.execute(f"SET temp_directory = {literal(spill)}")
+        connection.execute(f"SET temp_directory = {literal(str(spill))}")
         if memory_limit is not None:
             connection.execute(f"SET memory_limit = {literal(memory_limit)}")
         if threads is not None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, options_now
+from attninf_assets.store.fsync import sync_directories, sync_file
 from attninf_assets.store.uris import require_no_secret
 
 __all__ = ["Root"]
@@ -101,10 +102,10 @@ class Root:
             raise
 
     def write_bytes(self, rel: str, data: bytes) -> None:
-        """Write the file so that readers see the old content or the new, never a part."""
+        """Write the file so that readers see the old content or the new, never a part; nor does a power cut take it."""
         fs, path = self.locate(rel)
         if self.is_local:
-            _write_atomically(Path(path), data)
+            _write_atomically(Path(path), data, top=Path(self.uri))
         else:
             with fs.open_output_stream(path) as stream:
                 stream.write(data)
@@ -121,14 +122,16 @@ class Root:
         fs, path = self.locate(rel)
         _, target = self.locate(destination)
         if self.is_local:
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(Path(path))
         fs.move(path, target)
+        if self.is_local:
+            sync_directories([Path(target).parent], top=Path(self.uri))
 
     def exists(self, rel: str) -> bool:
-        """Whether a file, or a directory with something in it, is there."""
+        """Whether a file, or a directory with a file in it, is there."""
         fs, path = self.locate(rel)
-        return fs.get_file_info(path).type != pafs.FileType.NotFound
+        kind = fs.get_file_info(path).type
+        return bool(self.list(rel)) if kind == pafs.FileType.Directory else kind != pafs.FileType.NotFound
 
     def delete(self, rel: str) -> None:
         """Delete a file, or a directory with all it holds; nothing happens if there is none.
@@ -157,11 +160,11 @@ class Root:
         return {entry.path.removeprefix(base): entry.mtime for entry in found if entry.type == pafs.FileType.File}
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def _write_atomically(path: Path, data: bytes, *, top: Path) -> None:
     for attempt in range(_ATTEMPTS):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_beside(path, data)
+            _write_beside(path, data, top=top)
         except FileNotFoundError:  # another process deletes the directory with what is in it
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -169,7 +172,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
             return
 
 
-def _write_beside(path: Path, data: bytes) -> None:
+def _write_beside(path: Path, data: bytes, *, top: Path) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -177,6 +180,7 @@ def _write_beside(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+        sync_directories([path.parent], top=top)
     finally:
         temporary.unlink(missing_ok=True)
 

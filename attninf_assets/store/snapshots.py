@@ -25,6 +25,7 @@ class Snapshot:
     """The files of a table at one version. It never changes, so it may be kept and shared."""
 
     version: int
+    table_id: str  # given at its creation
     files: pa.Table  # by path: path below the table's directory, size in bytes, n_rows if known, partition columns
 
     @classmethod
@@ -39,7 +40,7 @@ class Snapshot:
             columns["n_rows"] = pa.chunked_array([pa.nulls(len(actions), pa.int64())])
         for column in PARTITIONED_BY[name]:
             columns[column] = actions[f"partition.{column}"].cast(pa.string())
-        return cls(table.version(), pa.table(columns).sort_by("path"))
+        return cls(table.version(), str(table.metadata().id), pa.table(columns).sort_by("path"))
 
     def within(self, where: Mapping[str, str], *, beyond: "Snapshot | None" = None) -> pa.Table:
         """The files of the partitions with those values, in the columns of `files`; only those not in `beyond`."""

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.store.commits import TRANSACTIONS
 from attninf_assets.store.conditional_writes import require_conditional_writes
 from attninf_assets.store.damage import DamagedTableError, damage_named
+from attninf_assets.store.durability import make_durable
 from attninf_assets.store.incoming_rows import conform, replayable
 from attninf_assets.store.open_tables import Handle, keep, snapshot_at, storage_options, take
 from attninf_assets.store.root import Root
@@ -47,14 +50,20 @@ class Lake:
         self.root = root
 
     def replace(
-        self, name: str, data: pa.Table | pa.RecordBatchReader, *, where: Mapping[str, str] | None = None
+        self,
+        name: str,
+        data: pa.Table | pa.RecordBatchReader,
+        *,
+        where: Mapping[str, str] | None = None,
+        note: Mapping[str, str] | None = None,
     ) -> int:
         """Put `data` in place of the rows whose partition columns have the values in `where`, in one commit.
 
         An empty `where` replaces the whole table; empty data deletes. Readers see all of the old rows or all
         of the new. A conflicting commit by another writer is answered by writing again over its result, so
         concurrent replacements of one partition end with one of them, whole. A reader is spooled to local
-        disk first, so it is consumed once and its size is not bounded by memory.
+        disk first, so it is consumed once and its size is not bounded by memory. A `note` is kept in the log with
+        the commit, and with that one alone, even where the storage's answer to it was lost and it is tried again.
 
         Returns the version of the table. Raises ValueError, before anything is written, if the columns are not
         the table's or a row lies outside `where`, and RuntimeError if other writers win again and again.
@@ -62,10 +71,24 @@ class Lake:
         wanted = dict(where or {})
         # never absent: delta-rs takes an overwrite without a predicate for one that no other commit can disturb
         predicate = partition_predicate(self._checked(name, wanted))
+        writer, number = f"replace {predicate}", secrets.randbits(62)
+        noted = None
+        if note is not None:
+            noted = CommitProperties(
+                app_transactions=[Transaction(writer, number)], custom_metadata={**note, TRANSACTIONS: "1"}
+            )
         with replayable(name, data, wanted) as replay:
 
             def overwrite(table: DeltaTable) -> int:
-                write_deltalake(table, replay(), mode="overwrite", predicate=predicate, writer_properties=COMPRESSED)
+                if noted is None or table.transaction_version(writer) != number:
+                    write_deltalake(
+                        table,
+                        replay(),
+                        mode="overwrite",
+                        predicate=predicate,
+                        writer_properties=COMPRESSED,
+                        commit_properties=noted,
+                    )
                 return table.version()
 
             return self.in_turn(name, overwrite, to=f"replace {wanted or 'the table'}")
@@ -87,7 +110,9 @@ class Lake:
                 wanted,
                 mode="append",
                 writer_properties=COMPRESSED,
-                commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(writer, number)], custom_metadata={TRANSACTIONS: "1"}
+                ),
             )
             return table.version()
 
@@ -167,6 +192,11 @@ class Lake:
         snapshot = self.snapshot(name)
         return None if snapshot is None else snapshot.version
 
+    def origin(self, name: str) -> tuple[str, int] | None:
+        """The id that the table was given at its creation, and its current version; None if there is no table."""
+        snapshot = self.snapshot(name)
+        return None if snapshot is None else (snapshot.table_id, snapshot.version)
+
     def exists(self, name: str) -> bool:
         """Whether the table was ever written."""
         return self.snapshot(name) is not None
@@ -190,13 +220,17 @@ class Lake:
             raise ValueError(gone) from error
 
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
-        """Call `write` with the table as it is now, again after each commit that comes first; return what it does."""
+        """Call `write` with the table as it is now, again after each commit that comes first; return what it does.
+
+        What it committed is then on disk, so that what led to it may be deleted.
+        """
         require_conditional_writes(self.root)
         begin = time.monotonic()
         for attempt in range(_ATTEMPTS):
             handle = self._taken(name)
             try:
-                written = write(self._create(name) if handle is None else handle.table)
+                table = self._create(name) if handle is None else handle.table
+                written = write(table)
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt)))  # noqa: S311
@@ -206,6 +240,9 @@ class Lake:
                 place = self.root.table_uri(name)
                 raise OSError(errno.ENOSPC, f"{_FULL} to {to}; the table is as it was", place) from error
             else:
+                before = 0 if handle is None else handle.snapshot.version
+                if handle is None or table.version() != before:
+                    make_durable(self.root, name, range(before, table.version() + 1))
                 if handle is not None:
                     keep(self.root, name, handle)
                 return written

@@ -90,6 +90,31 @@ def test_leftovers_are_swept_once_they_are_old(tmp_path: Path) -> None:
     assert all(path.exists() for path in kept)
 
 
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        "selectors/.unfinished-another-host-0123/config.json",
+        "selectors/.0a1b.0123456789abcdef0123456789abcdef/config.json",
+        "maintenance/0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_what_killed_processes_left_elsewhere_under_the_root_is_swept_once_it_is_old(
+    tmp_path: Path, leftover: str
+) -> None:
+    root = Root.at(tmp_path)
+    root.write_bytes("selectors/0a1b/config.json", b"{}")
+    root.write_bytes("selectors/current.json", b"{}")
+    root.write_bytes(leftover, b"")
+    _years_ago(tmp_path / "selectors/0a1b/config.json")
+    week_ago = datetime.now(UTC) - timedelta(days=7)
+    assert sweep(root, older_than=week_ago, selector_fingerprint=None).half_written == ()
+    _years_ago(tmp_path / leftover)
+    (found,) = sweep(root, older_than=week_ago, selector_fingerprint=None).half_written
+    assert leftover.startswith(found)
+    assert root.list("selectors") == ["selectors/0a1b/config.json", "selectors/current.json"]
+    assert root.list("maintenance") == []
+
+
 def test_staged_scores_go_when_their_selector_did_and_all_of_them_are_old(tmp_path: Path) -> None:
     root = Root.at(tmp_path)
     for fingerprint, shard in (("current", "a"), ("gone", "a"), ("gone", "b"), ("gone", "c")):

@@ -5,6 +5,8 @@ import os
 import pickle
 from pathlib import Path
 
+import boto3
+import pyarrow.fs as pafs
 import pytest
 
 from attninf_assets.store import root as root_module
@@ -77,6 +79,33 @@ def test_what_is_written_is_read_listed_moved_and_deleted(root: Root) -> None:
     root.write_bytes("a/c/d", b"4")
     root.delete("a")
     assert root.list("a") == []
+
+
+def test_a_directory_entry_that_a_server_keeps_of_deleted_objects_is_nothing(
+    s3_root: Root, s3_options: dict[str, str]
+) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_options["AWS_ENDPOINT_URL"],
+        aws_access_key_id=s3_options["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_options["AWS_SECRET_ACCESS_KEY"],
+        region_name=s3_options["AWS_REGION"],
+    )
+    bucket, prefix = s3_root.uri.removeprefix("s3://").split("/", 1)
+    s3_root.write_bytes("staging/emptied/deep/file", b"1")
+    client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": f"{prefix}/staging/emptied/deep/file"}]})
+    client.put_object(Bucket=bucket, Key=f"{prefix}/staging/marked/", Body=b"")
+    filesystem, _ = s3_root.filesystem()
+    for name in ("emptied", "emptied/deep", "marked"):
+        kind = filesystem.get_file_info(f"{bucket}/{prefix}/staging/{name}").type
+        assert kind == pafs.FileType.Directory, "the server keeps no such entries: this test shows nothing"
+    for name in ("emptied/deep", "emptied", "marked"):
+        assert s3_root.list(f"staging/{name}") == []
+        assert not s3_root.exists(f"staging/{name}")
+        s3_root.delete(f"staging/{name}")
+        s3_root.write_bytes(f"staging/{name}/file", b"1")
+        s3_root.delete(f"staging/{name}")
+        assert not s3_root.exists(f"staging/{name}")
 
 
 @pytest.mark.parametrize("rel", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "."])

@@ -15,8 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow.compute as pc
 import torch
 
 from attninf_assets.corpus.documents import Shard
@@ -45,6 +47,7 @@ __all__ = [
     "Together",
     "indexed_shard",
     "journalled_engine",
+    "killed_after_its_commit",
     "rows_of",
 ]
 
@@ -113,6 +116,7 @@ def journalled_engine(journal: Path) -> JournalledEngine:
 
 def indexed_shard(lake: Lake, directory: Path, name: str, *, n_documents: int = N_DOCUMENTS) -> Shard:
     """A shard of as many sentences, indexed, with scores by an older selector."""
+    directory.mkdir(exist_ok=True)
     source = directory / "source.jsonl"
     texts = [f"{one} {two}" for one in sentences() for two in sentences()[:10]][:n_documents]
     source.write_text("".join(json.dumps({"id": f"d{n:04}", "text": text}) + "\n" for n, text in enumerate(texts)))
@@ -146,13 +150,21 @@ def update(root: Root, shard: Shard, journal: Path) -> PartitionScores:
     )
 
 
+def killed_after_its_commit(root: Root, shard: Shard, journal: Path) -> None:
+    """Update the shard in a process that is killed as soon as its scores are committed."""
+    process = _PROCESSES.Process(target=_commit_and_die, args=(root, shard, journal))
+    process.start()
+    process.join(_PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a kill and the run after it left behind."""
 
     reached: str  # how far the killed run had come
     whole_between: bool  # between the two, readers saw all old rows or all new ones
-    right: bool  # in the end, exactly the rows of a run that was never disturbed
+    right: bool  # in the end, exactly the rows of a run that was never disturbed, and one row that says what it cost
     chunks_repeated: int  # chunks begun beyond those that an undisturbed run takes
     documents_repeated: int  # documents scored twice
     largest_chunk: int  # documents
@@ -227,7 +239,10 @@ class ScoringRuns:
         return Outcome(
             reached=reached,
             whole_between=between.equals(self.old) or between.equals(self.right),
-            right=again.exitcode == 0 and rows_of(self.lake, shard).equals(self.right) and not self._staged(shard),
+            right=again.exitcode == 0
+            and rows_of(self.lake, shard).equals(self.right)
+            and not self._staged(shard)
+            and len(self.lake.read("scoring_runs", only=pc.field("shard") == name)) == 1,
             chunks_repeated=n_begun - self.n_chunks,
             documents_repeated=sum(count - 1 for count in times.values()),
             largest_chunk=max(map(len, scored)),
@@ -286,6 +301,18 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.0001)
+
+
+def _commit_and_die(root: Root, shard: Shard, journal: Path) -> None:
+    class _Dying(Lake):
+        def replace(self, *arguments: Any, **options: Any) -> int:
+            super().replace(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError("it is dead")
+
+    update_partition_scores(
+        _Dying(root), shard, SELECTOR, load=lambda: journalled_engine(journal), storage_options={}, stage_every=0
+    )
 
 
 def _run(root: Root, shard: Shard, journal: Path, ready: "mp.synchronize.Event") -> None:

@@ -8,6 +8,7 @@ from pydantic import Field
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
 from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.scores.runs import complete_scoring_runs
 from attninf_assets.selector.stored import current_fingerprint, has_selector
 from attninf_assets.store.maintenance import RETENTION, maintain
 from attninf_assets.store.scrub import scrub
@@ -59,6 +60,7 @@ def lake_maintenance(
     for damage in damages:
         context.log.error(f"damaged: {damage}; `attninf repair` shows what mends it")
     in_use = current_fingerprint(tables.root) if has_selector(tables.root) else None
+    complete_scoring_runs(tables)  # before commits that note one expire
     cared, swept = maintain(
         tables,
         retention=timedelta(days=config.retention_days),

@@ -1,0 +1,89 @@
+"""What a power cut must not take: a commit on a local root is pushed to the disk, and looked at when it is opened.
+
+delta-rs pushes neither the data files nor the commit. On S3 what was written is kept, so there is nothing to do there.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from attninf_assets.store.commits import Commit
+from attninf_assets.store.fsync import sync_directories, sync_file
+from attninf_assets.store.root import Root
+
+__all__ = ["check_commits", "check_recent_commits", "make_all_durable", "make_durable"]
+
+_RECENT = 32  # commits: as many as there are writers whose last one may not have been on disk
+_COMMIT = re.compile(r"(\d{20})\.json")
+
+
+def make_durable(root: Root, name: str, versions: Iterable[int]) -> None:
+    """Return when those commits of a table would outlive a power cut: first the data they add, then themselves.
+
+    A commit means nothing without those before it, so include the one that it was written upon, whose writer may not
+    have come this far. Raises as `Commit.read` does.
+    """
+    if not root.is_local:
+        return
+    table, top = Path(root.table_uri(name)), Path(root.uri)
+    log = table / "_delta_log"
+    commits = [commit for version in versions if (commit := Commit.read(root, name, version)) is not None]
+    data = [table / path for commit in commits for path in commit.added]
+    for file in data:
+        _sync_if_there(file)
+    sync_directories({file.parent for file in data if file.parent.exists()}, top=top)
+    for commit in commits:
+        # the checkpoint as well: delta-rs deletes commits that one stands for
+        for file in chain(log.glob(f"{commit.version:020}.checkpoint*"), [log / f"{commit.version:020}.json"]):
+            _sync_if_there(file)
+    _sync_if_there(log / "_last_checkpoint")
+    sync_directories([log], top=top)
+
+
+def make_all_durable(root: Root) -> None:
+    """Return when whatever anybody has written under the root would outlive a power cut."""
+    if root.is_local:
+        os.sync()
+
+
+def check_recent_commits(root: Root, name: str) -> None:
+    """Look at the newest commits of a table on a local root, as `check_commits` does."""
+    if not root.is_local:
+        return
+    log = Path(root.table_uri(name)) / "_delta_log"
+    if log.is_dir():
+        found = [int(match[1]) for file in os.listdir(log) if (match := _COMMIT.fullmatch(file))]
+        check_commits(root, name, sorted(found)[-_RECENT:])
+
+
+def check_commits(root: Root, name: str, versions: Iterable[int]) -> None:
+    """Raise ValueError, naming the table and the file, if one of those commits, or a file that one added, is not whole.
+
+    A data file is whole if it has the size that the commit says. `versions` ascend and end with the newest: what a
+    later one removed is not looked at. Nothing is looked at on S3, where a file is there whole or not at all.
+    """
+    if not root.is_local:
+        return
+    live: dict[str, int] = {}
+    for version in versions:
+        commit = Commit.read(root, name, version)
+        if commit is not None:
+            live = {path: size for path, size in (live | dict(commit.added)).items() if path not in commit.removed}
+    for path, size in live.items():
+        file = Path(root.table_uri(name)) / path
+        found = file.stat().st_size if file.exists() else None
+        if found != size:
+            raise ValueError(
+                f"table {name}: {file} has {'gone' if found is None else f'{found} bytes'}, its commit says {size} "
+                "bytes, as after a power cut; move that commit and every later one out of _delta_log, and materialize "
+                "again what they held"
+            )
+
+
+def _sync_if_there(file: Path) -> None:
+    try:
+        sync_file(file)
+    except FileNotFoundError:
+        return  # replaced since, and vacuumed

@@ -1,0 +1,169 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.store.commits import Commit
+from attninf_assets.store.root import Root
+from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.power_cut import Disk, disk_to_cut
+from benchmarks.rigs.tables_of_scores import run_of, scores_of
+
+POWER_CUTS = int(os.environ.get("ATTNINF_TEST_POWER_CUTS", "10"))
+_WEB_A = {"domain": "web", "shard": "a"}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with disk_to_cut(tmp_path) as disk:
+        yield disk
+
+
+def test_a_power_cut_after_a_commit_takes_neither_its_rows_nor_those_before_it(disk: Disk) -> None:
+    root = Root.at(disk.path / "root")
+    for number in range(POWER_CUTS):
+        shard = f"s{number}"
+        rows = scores_of("web", shard, 50)
+        staging = StagedScores(root, "f", "web", shard)
+        staging.add(rows.select(STAGED_SCORES.names))
+        lake = Lake(root)
+        lake.replace("scores", rows, where={"domain": "web", "shard": shard})
+        lake.append("scoring_runs", run_of("web", shard, number), writer=shard, number=number)
+        staging.clear()
+        disk.cut_power()
+        assert Lake(root).count("scores") == 50 * (number + 1), f"after {number + 1} power cuts"
+        assert Lake(root).count("scoring_runs") == number + 1
+
+
+def test_a_power_cut_takes_no_staged_chunk_and_no_file_of_the_root(disk: Disk) -> None:
+    root = Root.at(disk.path / "root")
+    rows = scores_of("web", "a", 50).select(STAGED_SCORES.names)
+    for number in range(POWER_CUTS):
+        staging = StagedScores(root, "f", "web", f"s{number}")
+        staging.add(rows)
+        with root.open_output(f"files/unfinished-{number}") as stream:
+            stream.write(b"whole")
+        root.move(f"files/unfinished-{number}", f"files/{number}")
+        disk.cut_power()
+        assert len(staging.read()) == 50
+        assert root.read_bytes(f"files/{number}") == b"whole"
+
+
+_REPLACE = """
+import sys
+from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.store.root import Root
+from attninf_assets.store.tables import Lake
+from benchmarks.rigs.tables_of_scores import scores_of
+root = Root.at(sys.argv[1])
+rows = scores_of("web", "a", 50)
+staging = StagedScores(root, "f", "web", "a")
+staging.add(rows.select(STAGED_SCORES.names))
+Lake(root).replace("scores", rows, where={"domain": "web", "shard": "a"})
+staging.clear()
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_data_then_commit_then_directories_reach_the_disk_before_what_was_staged_is_deleted(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,unlink,unlinkat,rmdir"
+    subprocess.run(
+        ["strace", "-f", "-y", "-e", calls, "-o", str(trace), sys.executable, "-c", _REPLACE, str(tmp_path / "root")],
+        check=True,
+    )
+    found = [
+        kind
+        for line in trace.read_text().splitlines()
+        for kind, pattern in {
+            "data": r"fsync\(\d+<.*/shard=a/[^/]*\.parquet>",
+            "partition": r"fsync\(\d+<.*/shard=a>",
+            "commit": r"fsync\(\d+<.*/_delta_log/0+1\.json>",
+            "log": r"fsync\(\d+<.*/_delta_log>",
+            "cleared": r"unlink(at)?\(.*staging/f/web/a/[0-9a-f]+\.parquet",
+        }.items()
+        if re.search(pattern, line)
+    ]
+    order = list(dict.fromkeys(found))
+    assert order == ["data", "partition", "commit", "log", "cleared"]
+
+
+@pytest.mark.parametrize("cut", ["empty", "in a line", "without its last line", "zeros"])
+@pytest.mark.parametrize("of", ["replace", "append"])
+def test_a_commit_that_a_power_cut_left_unfinished_is_named_at_the_next_opening(
+    tmp_path: Path, cut: str, of: str
+) -> None:
+    lake = Lake(Root.at(tmp_path))
+    if of == "replace":
+        name = "scores"
+        lake.replace(name, scores_of("web", "a", 120), where=_WEB_A)
+        lake.replace(name, scores_of("web", "a", 121), where=_WEB_A)
+    else:
+        name = "scoring_runs"
+        for number in range(2):
+            lake.append(name, run_of("web", "a", number), writer="a", number=number)
+    version = lake.version(name)
+    commit = tmp_path / f"tables/{name}/_delta_log/{version:020}.json"
+    whole = commit.read_bytes()
+    lines = whole.split(b"\n")
+    parts = {
+        "empty": b"",
+        "in a line": whole[:-10],
+        "without its last line": b"\n".join(lines[:-1]),
+        "zeros": bytes(len(whole)),
+    }
+    commit.write_bytes(parts[cut])
+    moved = tmp_path.with_name(f"{tmp_path.name}-seen-anew")  # no handle of this process knows it
+    shutil.copytree(tmp_path, moved)
+    with pytest.raises(ValueError, match=rf"table {name}: .*{commit.name} is not a whole commit"):
+        Lake(Root.at(moved)).count(name)
+    commit.unlink()
+    assert Lake(lake.root).version(name) == (version or 0) - 1
+
+
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_a_data_file_that_a_power_cut_left_unfinished_is_named_at_the_next_opening(
+    tmp_path: Path, left: int | None
+) -> None:
+    here = tmp_path / "here"
+    lake = Lake(Root.at(here))
+    lake.replace("scores", scores_of("web", "a", 120), where=_WEB_A)
+    moved = tmp_path / "moved"
+    shutil.copytree(here, moved)
+    (file,) = moved.glob("tables/scores/**/*.parquet")
+    if left is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(ValueError, match=rf"table scores: .*{file.name} .*its commit says"):
+        Lake(Root.at(moved)).count("scores")
+
+
+def test_an_open_table_looks_at_the_commits_that_others_made_since(tmp_path: Path) -> None:
+    lake = Lake(Root.at(tmp_path / "here"))
+    lake.replace("scores", scores_of("web", "a", 120), where=_WEB_A)
+    assert lake.count("scores") == 120
+    (tmp_path / "here/tables/scores/_delta_log/00000000000000000002.json").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"00000000000000000002\.json is not a whole commit"):
+        lake.count("scores")
+
+
+def test_a_commit_says_what_it_added_and_removed(tmp_path: Path) -> None:
+    root = Root.at(tmp_path)
+    lake = Lake(root)
+    lake.replace("scores", scores_of("web", "a", 120), where=_WEB_A)
+    before = lake.files("scores")
+    version = lake.replace("scores", scores_of("web", "a", 121), where=_WEB_A)
+    commit = Commit.read(root, "scores", version)
+    assert commit is not None
+    directory = Path(root.table_uri("scores"))
+    assert [str(directory / path) for path in commit.added] == lake.files("scores")
+    assert [str(directory / path) for path in commit.removed] == before
+    assert all((directory / path).stat().st_size == size for path, size in commit.added.items())
+    assert Commit.read(root, "scores", version + 1) is None
