@@ -151,7 +151,7 @@ def test_a_query_over_files_that_are_gone_or_refused_is_not_worth_another_try(
     lake.replace("scores", scores_of("web", "a", 3), where=_WEB_A)
     for spoil in (
         lambda: proxy.expired.add(proxy.options["AWS_ACCESS_KEY_ID"]),
-        lambda: (proxy.expired.clear(), s3_root.delete("tables/scores/domain=web")),
+        lambda: s3_root.delete("tables/scores/domain=web"),
     ):
         with connect(lake, "scores") as connection:
             spoil()
