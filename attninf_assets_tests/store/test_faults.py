@@ -149,15 +149,10 @@ def test_a_query_over_files_that_are_gone_or_refused_is_not_worth_another_try(
 ) -> None:
     lake = Lake(Root.at(s3_root.uri, proxy.options))
     lake.replace("scores", scores_of("web", "a", 3), where=_WEB_A)
-
-    def expire() -> None:
-        proxy.expired.add(proxy.options["AWS_ACCESS_KEY_ID"])
-
-    def lose_files() -> None:
-        proxy.expired.clear()
-        s3_root.delete("tables/scores/domain=web")
-
-    for spoil in (expire, lose_files):
+    for spoil in (
+        lambda: proxy.expired.add(proxy.options["AWS_ACCESS_KEY_ID"]),
+        lambda: s3_root.delete("tables/scores/domain=web"),
+    ):
         with connect(lake, "scores") as connection:
             spoil()
             with pytest.raises(duckdb.Error) as failure:
