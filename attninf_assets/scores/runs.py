@@ -1,7 +1,6 @@
 """What every committed update of scores cost: noted in its commit, and from there in the table `scoring_runs`."""
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -28,12 +27,12 @@ class ScoringRun:
     n_resumed: int
     n_reused: int
     tokens_scored: int
-    seconds: float  # from the first look at the partition to this note
+    seconds: float  # from the first look at the partition to the beginning of its commit
     device: str | None
 
     def note(self) -> dict[str, str]:
         """What to note in the commit of its scores, which follows at once."""
-        return {_NOTE: json.dumps(asdict(self) | {"noted_at": time.time()})}
+        return {_NOTE: json.dumps(asdict(self))}
 
 
 def complete_scoring_runs(lake: Lake) -> int:
@@ -49,10 +48,8 @@ def _rows_of(commit: Commit) -> pa.Table:
     if _NOTE not in commit.info:
         return schema.empty_table()
     run = json.loads(commit.info[_NOTE])
-    committed_at = commit.info["timestamp"] / 1000
     row = run | {
-        "seconds": run["seconds"] + max(0.0, committed_at - run["noted_at"]),
         "scores_version": commit.version,
-        "committed_at": datetime.fromtimestamp(committed_at, UTC),
+        "committed_at": datetime.fromtimestamp(commit.info["timestamp"] / 1000, UTC),
     }
     return pa.Table.from_pylist([{column: row[column] for column in schema.names}], schema=schema)

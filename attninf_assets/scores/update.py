@@ -47,7 +47,7 @@ class PartitionScores:
     n_resumed: int  # documents an interrupted run had scored
     n_scored: int
     tokens_scored: int
-    seconds: float  # from the first look at the partition to its commit
+    seconds: float  # from the first look at the partition to the beginning of its commit
     device: str | None  # what scored; None where nothing had to be
     version: int | None  # Delta version written; None where nothing had to be
 
@@ -134,7 +134,7 @@ def update_partition_scores(
         n_resumed=run.n_resumed,
         n_scored=run.n_scored,
         tokens_scored=run.tokens_scored,
-        seconds=time.monotonic() - started,
+        seconds=run.seconds,
         device=device,
         version=version,
     )

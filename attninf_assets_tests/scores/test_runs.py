@@ -43,13 +43,12 @@ def test_what_a_run_cost_that_was_killed_after_its_commit_is_added_by_the_next(r
     assert run["tokens_scored"] > 0 < run["seconds"]
 
 
-def test_a_row_says_what_was_noted_in_its_commit_and_the_time_until_that(tmp_path: Path) -> None:
+def test_a_row_says_what_was_noted_in_its_commit(tmp_path: Path) -> None:
     lake = Lake(Root.at(tmp_path))
     version = _commit(lake, "a")
     assert complete_scoring_runs(lake) == 1
     assert complete_scoring_runs(lake) == 0
     (row,) = lake.read("scoring_runs").to_pylist()
-    assert 4.0 <= row.pop("seconds") < 60
     assert row.pop("committed_at").timestamp() > 0
     assert row == {
         "domain": "web",
@@ -59,6 +58,7 @@ def test_a_row_says_what_was_noted_in_its_commit_and_the_time_until_that(tmp_pat
         "n_resumed": 2,
         "n_reused": 3,
         "tokens_scored": 10,
+        "seconds": 4.0,
         "device": "cpu",
         "scores_version": version,
     }
