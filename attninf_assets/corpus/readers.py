@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from attninf_assets.corpus.documents import Document, Refusal, Shard
-from attninf_assets.corpus.rows import MISSING, Row, read_rows
+from attninf_assets.corpus.formats import MISSING, Row, read_rows
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
 __all__ = ["MOST_REFUSED", "read_shard"]

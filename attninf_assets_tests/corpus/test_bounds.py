@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from attninf_assets.corpus import bounds, readers, rows
+from attninf_assets.corpus import bounds, formats, readers
 from attninf_assets.corpus.bounds import INFLATES_AT_MOST, LONGEST_ROW, batch_rows, require_inflation
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets_tests.support.source_files import documents_of, reasons_of, shard_of, write_rows
@@ -102,7 +102,7 @@ def test_a_parquet_file_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> No
 def test_a_row_that_is_too_long_is_refused_and_those_after_it_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, field: str
 ) -> None:
-    for module in (rows, bounds):
+    for module in (formats, bounds):
         monkeypatch.setattr(module, "LONGEST_ROW", 100_000)
     monkeypatch.setattr(bounds, "INFLATES_AT_MOST", 10_000)
     path = tmp_path / "x"
@@ -123,7 +123,7 @@ def test_a_row_that_is_too_long_is_refused_and_those_after_it_are_read(
 def test_the_longest_line_is_read_and_one_byte_more_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int, end: bytes
 ) -> None:
-    monkeypatch.setattr(rows, "LONGEST_ROW", 100)
+    monkeypatch.setattr(formats, "LONGEST_ROW", 100)
     path, frame = tmp_path / "x.jsonl", len(json.dumps({"text": ""}))
     line = json.dumps({"text": "x" * (100 + n_bytes - frame)}).encode()
     path.write_bytes(b'{"text": "a"}\n' + line + end)
@@ -144,7 +144,7 @@ def test_a_real_line_that_is_too_long_is_passed_over_in_bounded_memory(tmp_path:
 
 
 def test_a_file_without_any_object_is_given_up_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_LINES_WITHOUT_OBJECT", 1_000)
+    monkeypatch.setattr(formats, "_LINES_WITHOUT_OBJECT", 1_000)
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"[]\n" * 2_000)
     read = read_shard(shard_of(path, format="jsonl"))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attninf_assets.corpus import rows
+from attninf_assets.corpus import formats
 from attninf_assets.corpus.documents import Document, Shard
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.influence.engine import Engine
@@ -76,7 +76,7 @@ def test_what_is_opened_after_a_renewal_is_opened_with_the_new_credentials(sessi
 def test_a_scoring_run_outlives_the_credentials_it_began_with(
     session: Session, s3_root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_READ_BYTES", 256)
+    monkeypatch.setattr(formats, "_READ_BYTES", 256)
     root = Root.at(s3_root.uri, session)
     lake = Lake(root)
     local = indexed_shard(lake, tmp_path, "a", n_documents=60)
@@ -104,8 +104,8 @@ def test_a_scoring_run_outlives_the_credentials_it_began_with(
 def test_a_source_goes_on_being_read_where_it_was(
     session: Session, s3_root: Root, format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_READ_BYTES", 1_000)
-    monkeypatch.setattr(rows, "_LINE_BYTES", 1_000)
+    monkeypatch.setattr(formats, "_READ_BYTES", 1_000)
+    monkeypatch.setattr(formats, "_LINE_BYTES", 1_000)
     texts = [f"{number}: {number**40}" for number in range(500)]
     sink = pa.BufferOutputStream()
     if format_ == "parquet":
