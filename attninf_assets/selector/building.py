@@ -92,6 +92,7 @@ def pin_under(root: Root, source: str) -> PinnedModel:
         pinned = PinnedModel(digests, source)
         if is_intact(root, pinned.directory):
             return pinned
+        _LOG.warning("%s: what it was converted to is not there as it was; the file is converted anew", source)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         pinned = PinnedModel(pin_model(source, directory), source)

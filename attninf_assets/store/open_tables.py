@@ -63,7 +63,7 @@ def storage_options(root: Root) -> dict[str, str]:
 def take(root: Root, name: str) -> Handle | None:
     """The table at its newest version, for the caller alone; None if there is none. Give it back with `keep`.
 
-    Raises ValueError where the table is not ours, and where a power cut left a commit or its data unfinished.
+    Raises ValueError where the table is not ours, and where a power cut left a commit unfinished.
     """
     options, uri = storage_options(root), root.table_uri(name)
     with _lock:

@@ -180,7 +180,8 @@ def _write_beside(path: Path, data: bytes, *, top: Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-        sync_directories([path.parent], top=top)
+        with suppress(FileNotFoundError):  # deleted meanwhile, with what is in it
+            sync_directories([path.parent], top=top)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -98,7 +98,7 @@ def test_a_directory_without_weights_is_refused(directory: Path, tmp_path: Path)
 def test_weights_that_are_truncated_are_refused_and_named(n_bytes: int, directory: Path, tmp_path: Path) -> None:
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:n_bytes])
-    with pytest.raises(ValueError, match=f"selector {directory}: model.safetensors is truncated or no safetensors"):
+    with pytest.raises(ValueError, match=f"selector {directory}: model.safetensors is not a whole safetensors file"):
         pin_model(str(directory), tmp_path / "pinned")
 
 

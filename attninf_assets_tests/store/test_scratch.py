@@ -16,6 +16,7 @@ import pytest
 
 from attninf_assets.mixture.training_corpus import write_training_corpus
 from attninf_assets.selector import model_files
+from attninf_assets.selector.model_directory import digest_model
 from attninf_assets.selector.model_files import publish_directory
 from attninf_assets.store import scratch
 from attninf_assets.store.maintenance import sweep
@@ -163,7 +164,9 @@ def test_a_model_put_under_a_local_root_can_be_read_by_others(tmp_path: Path) ->
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
     root = Root.at(tmp_path / "root")
-    publish_directory(root, tmp_path / "model", "selectors/0a1b")
-    assert os.listdir(tmp_path / "root/selectors") == ["0a1b"]
-    assert (tmp_path / "root/selectors/0a1b").stat().st_mode & 0o055 == 0o055
-    assert model_files.local_directory(root, "selectors/0a1b", cache=tmp_path) == tmp_path / "root/selectors/0a1b"
+    digest = digest_model(tmp_path / "model").model
+    publish_directory(root, tmp_path / "model", f"selectors/{digest}")
+    assert sorted(os.listdir(tmp_path / "root/selectors")) == sorted([digest, "files"])
+    assert (tmp_path / "root/selectors" / digest).stat().st_mode & 0o055 == 0o055
+    there = model_files.local_directory(root, f"selectors/{digest}", cache=tmp_path)
+    assert there == tmp_path / "root/selectors" / digest
