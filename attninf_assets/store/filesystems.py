@@ -64,12 +64,20 @@ def filesystem_for(uri: str, storage_options: StorageOptions = NO_OPTIONS) -> tu
     if not separator:
         return pa.fs.LocalFileSystem(), os.path.abspath(uri)
     if scheme == "s3":
-        return _s3(tuple(sorted(options_now(storage_options).items()))), path
+        return _s3(tuple(sorted((options_now(storage_options) or _of_environment()).items()))), path
     if scheme == "hf":
         from huggingface_hub import HfFileSystem
 
         return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(HfFileSystem())), path
     raise ValueError(f"{uri}: scheme {scheme!r} is not supported; give a local path, s3://… or hf://…")
+
+
+def _of_environment() -> Mapping[str, str]:
+    """What the environment says of the endpoint, for which Arrow has no eyes; the rest it finds by itself."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return NO_OPTIONS
+    return {"AWS_ENDPOINT_URL": endpoint} | ({"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {})
 
 
 @lru_cache(maxsize=8)  # one keeps its connections

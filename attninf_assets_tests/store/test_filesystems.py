@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attninf_assets.store.filesystems import filesystem_for, found_files, split_glob, standing_files
+from attninf_assets.store.root import Root
 from attninf_assets_tests.support.faulty_proxy import faulty_proxy
 
 _names = st.text("ab.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
@@ -207,3 +208,15 @@ def test_the_hub_is_reached_through_its_own_filesystem() -> None:
     filesystem, path = filesystem_for("hf://datasets/org/name/data/x.parquet", {})
     assert filesystem.type_name == "py::fsspec+hf"
     assert path == "datasets/org/name/data/x.parquet"
+
+
+def test_without_options_the_endpoint_of_the_environment_is_used(
+    s3_root: Root, s3_options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_root.write_bytes("x", b"here")
+    for name, value in s3_options.items():
+        if name != "AWS_ALLOW_HTTP":
+            monkeypatch.setenv(name, value)
+    filesystem, path = filesystem_for(f"{s3_root.uri}/x")
+    with filesystem.open_input_stream(path) as stream:
+        assert stream.read() == b"here"
