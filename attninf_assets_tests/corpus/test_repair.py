@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from attninf_assets.store.damage import DamagedTableError
 from attninf_assets.store.retirement import retire_shard
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
-from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
+from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, put_back
 
 N_FLIPS = 40  # seeded; raise it for a longer search
 _CLOCKS = ["scored_at", "seconds", "committed_at"]
@@ -42,11 +41,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 @pytest.fixture
 def pipeline(finished: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
     """The finished pipeline, put back after the test."""
-    root = Path(finished.lake.root.uri)
-    shutil.copytree(root, tmp_path / "kept")
-    yield finished
-    shutil.rmtree(root)
-    shutil.copytree(tmp_path / "kept", root)
+    with put_back(finished, tmp_path / "kept"):
+        yield finished
 
 
 def attninf(*arguments: str) -> Result:

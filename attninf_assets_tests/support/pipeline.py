@@ -1,7 +1,9 @@
 """The whole project over a small corpus and the planted model: real files, real tables, real Dagster, in seconds."""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,13 @@ def build_pipeline(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline
         repeated = [f"{text} {text}" if n % 5 == 0 else text for n, text in enumerate(texts)]
         pipeline.write_shard(key, repeated)
     return pipeline
+
+
+@contextmanager
+def put_back(pipeline: Pipeline, aside: Path) -> Iterator[Pipeline]:
+    """The pipeline, whose storage may be broken in the block: it is kept `aside`, and put back afterwards."""
+    root = Path(pipeline.lake.root.uri)
+    shutil.copytree(root, aside)
+    yield pipeline
+    shutil.rmtree(root)
+    shutil.copytree(aside, root)

@@ -1,6 +1,5 @@
 """Every check fails when what it watches over is broken in the tables."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from attninf_assets.store.schemas import TABLES
-from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked
+from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked, put_back
 
 LETTERS_A = {"domain": "letters", "shard": "a"}
 
@@ -26,11 +25,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 @pytest.fixture
 def pipeline(finished: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
     """The finished pipeline, whose tables a test may break: they are put back afterwards."""
-    root = Path(finished.lake.root.uri)
-    shutil.copytree(root, tmp_path / "kept")
-    yield finished
-    shutil.rmtree(root)
-    shutil.copytree(tmp_path / "kept", root)
+    with put_back(finished, tmp_path / "kept"):
+        yield finished
 
 
 def failing(pipeline: Pipeline, check: str, key: str | None = None) -> bool:

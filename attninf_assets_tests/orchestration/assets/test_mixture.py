@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked, materialized
+from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked, materialized, put_back
 
 CHECK = "training_corpus_is_its_manifest"
 
@@ -48,11 +47,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 @pytest.fixture
 def pipeline(finished: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
     """The finished pipeline, whose storage a test may break: it is put back afterwards."""
-    root = Path(finished.lake.root.uri)
-    shutil.copytree(root, tmp_path / "kept")
-    yield finished
-    shutil.rmtree(root)
-    shutil.copytree(tmp_path / "kept", root)
+    with put_back(finished, tmp_path / "kept"):
+        yield finished
     _mix(finished)
 
 
