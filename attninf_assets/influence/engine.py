@@ -10,8 +10,9 @@ import torch
 
 from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.model.numeric_class import NumericClass
-from attninf_assets.influence.model.pretrained import context_length, load_model, load_tokenizer, start_token
+from attninf_assets.influence.model.pretrained import load_model, load_tokenizer, start_token
 from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.model.window import bounded_window
 from attninf_assets.influence.runtime.allocator import keep_freed_memory
 from attninf_assets.influence.runtime.devices import device_name
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
@@ -82,25 +83,3 @@ def load_engine(
         max_tokens=window,
         token_budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
     )
-
-
-def bounded_window(max_tokens: int, config: Any) -> int:
-    """The window in tokens: `max_tokens`, or what the model's context leaves beside the start token if that is less.
-
-    With LongRoPE or dynamic scaling, it is the context before the scaling sets in that counts.
-    """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, is {max_tokens}")
-    limits = [context_length(config), _rope_switches_at(config)]
-    return min([max_tokens, *(limit - 1 for limit in limits if limit is not None)])
-
-
-def _rope_switches_at(config: Any) -> int | None:
-    """Where the longest position of a row changes every position's encoding, a document's score would depend on its
-    neighbours: windows stay below that length. None for the usual, fixed encodings."""
-    text_config = config.get_text_config()
-    rope = getattr(text_config, "rope_parameters", None) or getattr(text_config, "rope_scaling", None) or {}
-    if rope.get("rope_type", rope.get("type")) not in ("longrope", "dynamic"):
-        return None
-    original = rope.get("original_max_position_embeddings")
-    return original or getattr(text_config, "original_max_position_embeddings", None) or context_length(config)

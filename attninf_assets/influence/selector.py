@@ -9,7 +9,6 @@ from attninf_assets.influence.model.head import MASKS, Head, HeadSet, Mask
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 
 SCORING_VERSION = 1  # raised whenever the same inputs would give other scores beyond the stated tolerance
-MAX_TOKENS = 4096
 _INTEGERS = ("max_tokens", "scoring_version")  # of a selector's fields; heads are pairs, the others strings
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +24,7 @@ from attninf_assets.influence.runtime.progress import OnProgress, ignore_progres
 from attninf_assets.influence.selector import Selector
 from attninf_assets.scores.runs import ScoringRun, complete_scoring_runs
 from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.scores.staleness import SAME_TEXT, are_of_the_same_texts, current_rows, made_by
 from attninf_assets.store.durability import make_all_durable
 from attninf_assets.store.filesystems import StorageOptions
 from attninf_assets.store.schemas import TABLES
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from attninf_assets.influence.engine import Engine
 
 STAGE_EVERY = 30.0  # seconds of scoring that a killed run may lose, plus one chunk
-_SAME_TEXT = ["doc_id", "text_sha256"]
 _ROWS_AT_ONCE = 65_536
 
 
@@ -87,22 +86,22 @@ def update_partition_scores(
     if not n_documents and not lake.count("quarantine", where=where):
         raise ValueError(f"{shard.key} is not indexed: materialize raw_corpus for it first")
     seen = lake.version("scores")
-    by_selector = pc.field("selector_fingerprint") == selector.fingerprint
-    stored = lake.read("scores", columns=STAGED_SCORES.names, where=where, only=by_selector, version=seen)
+    ours = made_by(selector.fingerprint)
+    stored = lake.read("scores", columns=STAGED_SCORES.names, where=where, only=ours, version=seen)
     n_stored = lake.count("scores", where=where, version=seen)
     staging = StagedScores(lake.root, selector.fingerprint, shard.domain, shard.name)
     if len(stored) == n_stored == n_documents:  # told without holding the index
-        indexed = _row_hashes(lake.batches("documents", columns=_SAME_TEXT, where=where, version=indexed_at))
-        if np.array_equal(_row_hashes(stored.select(_SAME_TEXT).to_batches()), indexed):
+        indexed = lake.batches("documents", columns=SAME_TEXT, where=where, version=indexed_at)
+        if are_of_the_same_texts(stored.select(SAME_TEXT).to_batches(), indexed):
             if staging.holds_any():  # of a run killed after its commit, which may not be on disk
                 make_all_durable(lake.root)
             staging.clear()
             return _nothing_to_do(stored)
 
-    index = lake.read("documents", columns=_SAME_TEXT, where=where, version=indexed_at)
-    current_N = _rows_of(index, stored)
+    index = lake.read("documents", columns=SAME_TEXT, where=where, version=indexed_at)
+    current_N = current_rows(index, stored)
     staged = staging.read()
-    resumed_N = np.where(current_N < 0, _rows_of(index, staged), -1)
+    resumed_N = np.where(current_N < 0, current_rows(index, staged), -1)
     missing = index.filter(pa.array((current_N < 0) & (resumed_N < 0)))
     scored, device = STAGED_SCORES.empty_table(), None
     if len(missing):
@@ -114,7 +113,7 @@ def update_partition_scores(
         )
         scored = pa.concat_tables([scored, *_staged(chunks, staging, every=stage_every)])
 
-    table = _in_order(index, [(stored, current_N), (staged, resumed_N), (scored, _rows_of(index, scored))])
+    table = _in_order(index, [(stored, current_N), (staged, resumed_N), (scored, current_rows(index, scored))])
     run = ScoringRun(
         **where,
         selector_fingerprint=selector.fingerprint,
@@ -146,29 +145,13 @@ def content_digest(table: pa.Table, *, selector_fingerprint: str) -> str:
     `table` holds a partition's scores by that selector, in any order.
     """
     digest = hashlib.sha256(selector_fingerprint.encode())
-    texts = table.select(_SAME_TEXT)
+    texts = table.select(SAME_TEXT)
     by_id = pc.sort_indices(texts, [("doc_id", "ascending")])
     for begin in range(0, len(by_id), _ROWS_AT_ONCE):
         rows = texts.take(by_id.slice(begin, _ROWS_AT_ONCE)).combine_chunks()
         for chunk in pc.binary_join_element_wise("", *rows.columns, "\0").chunks:
             digest.update("".join(chunk.to_pylist()).encode())
     return digest.hexdigest()
-
-
-def _row_hashes(batches: Iterable[pa.RecordBatch]) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of each row, sorted: equal for equal rows in any order, and hardly ever else."""
-    hashes = [pl.DataFrame(pl.from_arrow(batch)).hash_rows().to_numpy() for batch in batches]
-    return np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
-
-
-def _rows_of(index: pa.Table, scores: pa.Table) -> npt.NDArray[np.int64]:
-    """For each of the N indexed documents, the row of `scores` that is of its id and its text; -1 where none is."""
-    place = pc.index_in(scores["doc_id"], value_set=index["doc_id"])
-    same_text = pc.equal(scores["text_sha256"], index["text_sha256"].take(place))
-    found = pc.indices_nonzero(pc.fill_null(same_text, False))
-    rows_N = np.full(len(index), -1)
-    rows_N[place.take(found).to_numpy()] = found.to_numpy()
-    return rows_N
 
 
 def _in_order(index: pa.Table, found: list[tuple[pa.Table, npt.NDArray[np.int64]]]) -> pa.Table:
@@ -203,7 +186,7 @@ def _score(
     on_progress: OnProgress,
 ) -> Iterator[pa.Table]:
     """Scores of the missing documents, chunk by chunk, in the columns that are staged."""
-    digests = dict(zip(*(missing[column].to_pylist() for column in _SAME_TEXT), strict=True))
+    digests = dict(zip(*(missing[column].to_pylist() for column in SAME_TEXT), strict=True))
     n_bytes = pc.sum(documents["n_bytes"].filter(pc.is_in(documents["doc_id"], value_set=missing["doc_id"]))).as_py()
     texts = (
         Text(document.doc_id, document.text)

@@ -13,12 +13,13 @@ import torch
 from transformers import AutoConfig
 
 from attninf_assets.influence.detection import DETECTION_VERSION, MIN_EFFECT, MIN_RATIO, HeadEvidence
-from attninf_assets.influence.engine import bounded_window, load_engine
+from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.evidence import gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
 from attninf_assets.influence.model.head import MASKS, Head, Mask
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.pretrained import load_tokenizer, start_token
+from attninf_assets.influence.model.window import bounded_window
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.selector import Selector

@@ -12,15 +12,16 @@ from typing import Literal
 import torch
 from transformers import AutoConfig
 
-from attninf_assets.influence.engine import bounded_window, load_engine
+from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.model.head import Head, Mask
 from attninf_assets.influence.model.numeric_class import NumericClass
-from attninf_assets.influence.model.pretrained import choose_numeric_class, context_length
+from attninf_assets.influence.model.pretrained import choose_numeric_class
+from attninf_assets.influence.model.window import MAX_TOKENS, bounded_window, context_length
 from attninf_assets.influence.probes import Probe, ProbeTooLongError
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.scoring import DocumentScore, Text
-from attninf_assets.influence.selector import MAX_TOKENS, SCORING_VERSION, Selector
+from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.selector.building import (
     HeadSettings,
     gather_detection,

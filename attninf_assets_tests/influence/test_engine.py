@@ -1,11 +1,10 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from attninf_assets.influence.document_score import Text
-from attninf_assets.influence.engine import bounded_window, load_engine
+from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 from attninf_assets_tests.support import oracle
@@ -16,18 +15,6 @@ pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
 CPU = torch.device("cpu")
 TEXT = "The old keeper painted seven maps beside the road. " * 30
-
-
-@pytest.mark.parametrize(
-    ("name", "asked", "window"), [("llama", 10, 10), ("llama", 4096, CONTEXT - 1), ("bloom", 4096, 4096)]
-)
-def test_a_window_leaves_room_for_the_start_token_in_the_models_context(name: str, asked: int, window: int) -> None:
-    assert bounded_window(asked, tiny_model(name).config) == window
-
-
-def test_a_window_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_tokens must be at least 1, is 0"):
-        bounded_window(0, tiny_model("llama").config)
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -59,20 +46,3 @@ def test_a_model_whose_heads_cannot_be_masked_makes_no_engine(tmp_path: Path) ->
     save_tiny_model(tmp_path, name="bloom")
     with pytest.raises(ValueError, match="architecture 'bloom' bypasses"):
         load_engine(tmp_path, numeric_class="float32", max_tokens=64, device=CPU)
-
-
-@pytest.mark.parametrize(
-    ("rope", "window"),
-    [
-        ({"rope_type": "longrope", "original_max_position_embeddings": 64}, 63),
-        ({"rope_type": "dynamic"}, 127),
-        ({"rope_type": "default"}, 127),
-    ],
-)
-def test_a_window_stays_below_where_its_length_would_change_its_neighbours_positions(
-    rope: dict[str, object], window: int
-) -> None:
-    """LongRoPE and dynamic scaling choose their factors by the longest position in the row."""
-    config = SimpleNamespace(max_position_embeddings=128, rope_parameters=rope)
-    config.get_text_config = lambda: config
-    assert bounded_window(4096, config) == window

@@ -17,11 +17,7 @@ from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, Numeri
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.scoring import (
-    SCORE_TOLERANCE,
-    score_documents,
-    tokenized_chunks,
-)
+from attninf_assets.influence.scoring import SCORE_TOLERANCE, score_documents, tokenized_chunks
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support import oracle

@@ -105,11 +105,6 @@ def start_token(tokenizer: Any) -> tuple[str, int]:
     return "eos", tokenizer.eos_token_id
 
 
-def context_length(config: Any) -> int | None:
-    """The longest row, in tokens, that the model's positions reach, start token included; None if unlimited."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
 def choose_numeric_class(device: torch.device) -> NumericClass:
     """The default numeric class on a device: bfloat16 on CUDA, float32 elsewhere."""
     return "bfloat16" if device.type == "cuda" else "float32"

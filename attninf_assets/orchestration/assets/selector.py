@@ -8,8 +8,8 @@ from pydantic import Field
 
 from attninf_assets.corpus.sentences import sample_sentences
 from attninf_assets.influence.detection import DETECTION_VERSION
+from attninf_assets.influence.model.window import MAX_TOKENS
 from attninf_assets.influence.probes import probes_digest
-from attninf_assets.influence.selector import MAX_TOKENS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
 from attninf_assets.orchestration.display.catalog import (
     DELTA_TABLE,
