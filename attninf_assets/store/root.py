@@ -162,10 +162,10 @@ class Root:
 
 def _write_atomically(path: Path, data: bytes, *, top: Path) -> None:
     for attempt in range(_ATTEMPTS):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             _write_beside(path, data, top=top)
-        except FileNotFoundError:  # another process deletes the directory with what is in it
+        except (FileNotFoundError, FileExistsError):  # another process deletes the directory with what is in it
             if attempt == _ATTEMPTS - 1:
                 raise
         else:
