@@ -193,6 +193,7 @@ SLUG = shard_name("B b.jsonl", format="jsonl")
 @example(paths=["a", "a.jsonl", "b/a"], glob="**/*", claims=["b/a"])
 @example(paths=["B b.jsonl", f"{SLUG}.jsonl"], glob="*", claims=[f"{SLUG}.jsonl"])
 @example(paths=["B b.jsonl", "a"], glob="**", claims=["B b.jsonl"])
+@example(paths=["a.jsonl"], glob="a.jsonl/a/*", claims=["B"])
 def test_whatever_lies_there_a_shard_is_found_as_a_listing_finds_it(
     paths: list[str], glob: str, claims: list[str]
 ) -> None:
@@ -209,8 +210,9 @@ def test_whatever_lies_there_a_shard_is_found_as_a_listing_finds_it(
         config = load_corpus_config(Path(folder, "corpus.yaml"))
         by_name: dict[str, list[str]] = {}
         source = config.domains["web"].files
-        is_a_file = Path(source.root).is_file()  # then a listing is an error, and no shard is there
-        for listed in [] if is_a_file else found_files(source.root, source.pattern):
+        through_a_file = any(place.is_file() for place in (Path(source.root), *Path(source.root).parents))
+        # no folder can be below a file: a listing is an error then, and no shard is there
+        for listed in [] if through_a_file else found_files(source.root, source.pattern):
             by_name.setdefault(shard_name(listed.path, format="jsonl"), []).append(f"{source.root}/{listed.path}")
         doubled = [name for name, files in by_name.items() if len(files) > 1]
         said = {f"web.{shard_name(path, format='jsonl')}": f"{root}/{path}" for path in claims}
