@@ -3,22 +3,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-export DAGSTER_HOME := $(CURDIR)/.dagster
+export DAGSTER_HOME ?= $(CURDIR)/.dagster
+PORT ?= 3000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := true
 export NO_MKDOCS_2_WARNING := 1
 # Threads that wait without spinning: on a busy machine two threads are otherwise slower than one.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test ui bench docs environment browser format clean
+.PHONY: help demo test ui bench docs environment browser format clean
+
+help:
+	@echo "make demo         every asset once, on the sample corpus unless ATTNINF_* say otherwise"
+	@echo "make ui           the Dagster UI and daemon on http://127.0.0.1:$(PORT) (PORT=3001 make ui)"
+	@echo "make test         linter, types, docs, all tests"
+	@echo "make bench        the benchmarks this machine can run"
+	@echo "make docs         the documentation as a site, in site/"
+	@echo "make environment  dependencies into $(VENV)"
+	@echo "make format       lint fixes and formatting"
+	@echo "make clean        removes caches; tables and run history stay"
 
 demo: environment
 	$(BIN)/python -m attninf_assets.demo
 
 ui: environment
 	@$(BIN)/dagster instance concurrency set gpu "$$($(BIN)/python -m attninf_assets.influence.runtime.devices)" > /dev/null
-	$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+	$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
+test: export DAGSTER_HOME := $(CURDIR)/.dagster
 test: environment browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,9 +64,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+# A DAGSTER_HOME of your own keeps the dagster.yaml it has.
+$(DAGSTER_HOME)/dagster.yaml:
 	mkdir -p $(DAGSTER_HOME)
 	ln -sf $(CURDIR)/dagster.yaml $@
 
 clean:
-	rm -rf .dagster data .sample
+	rm -rf site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@echo "kept: $(VENV), .sample (the sample model and corpus), data (tables) and $(DAGSTER_HOME) (runs); remove them by hand"

@@ -121,6 +121,49 @@ def score(
 
 
 @app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Option(help="Run configuration in YAML, as --fields prints it. Unset: all defaults.")
+    ] = None,
+    fields: Annotated[
+        bool, typer.Option("--fields", help="Print every field that --config may set, at its default, and leave.")
+    ] = False,
+) -> None:
+    """Materialize every asset once, in this process: index, build the selector, score, select, mix.
+
+    Corpus, model and root are those of the settings (ATTNINF_*); the runs appear in the instance of DAGSTER_HOME. What
+    is current is left as it is. Exit code 0: all is done; 3: done, but some failed (they are named); 2: bad input,
+    nothing was begun.
+    """
+    import time
+
+    import dagster as dg
+
+    from attninf_assets.definitions import definitions
+    from attninf_assets.orchestration.connections.resources import LakeResource
+    from attninf_assets.orchestration.display.summary import summary
+    from attninf_assets.orchestration.runs.whole_run import launchpad_fields, materialize_everything, read_run_config
+
+    with _problems_told("run"):
+        project = definitions()
+        if fields:
+            typer.echo(launchpad_fields(project), nl=False)
+            return
+        started = time.monotonic()
+        chosen = {} if config is None else read_run_config(config)
+        with dg.DagsterInstance.get() as instance:
+            came = materialize_everything(project, instance, run_config=chosen, say=lambda line: _tell(f"\n{line}"))
+    lake = (project.resources or {})["lake"]
+    assert isinstance(lake, LakeResource)
+    if came.selected:
+        typer.echo(summary(lake.tables(), n_scored=came.n_scored, seconds=time.monotonic() - started))
+    for what, why in came.failed.items():
+        _tell(f"failed: {what}: {why}")
+    if came.failed:
+        raise typer.Exit(IN_PART)
+
+
+@app.command()
 def backfill(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEYS", help="Partitions, <domain>.<shard>.")] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Those never materialized.")] = False,

@@ -1,0 +1,100 @@
+"""Every asset in one process, on the planted model: what is done, told, passed over and refused."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from attninf_assets.cli import app
+from attninf_assets.definitions import definitions
+from attninf_assets.orchestration.display.summary import summary
+from attninf_assets.orchestration.runs.whole_run import launchpad_fields, materialize_everything
+from attninf_assets_tests.support.pipeline import PROBES, SHARDS, Pipeline, build_pipeline
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return build_pipeline(tmp_path / "pipeline", monkeypatch)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"ops": PROBES | {"score_thresholds": {"config": {"fraction": 0.4}}}}))
+    return path
+
+
+def attninf_run(*options: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["run", *map(str, options)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_everything_is_materialized_with_the_configuration_given_and_once_more_nothing_is_scored(
+    pipeline: Pipeline, config: Path
+) -> None:
+    code, out, err = attninf_run("--config", config)
+    assert code == 0, err
+    assert f"{len(pipeline.rows('documents'))} documents scored" in out
+    assert set(pipeline.rows("thresholds")["fraction"]) == {0.4}
+    assert len(pipeline.rows("retrieval_probes")) == 6
+    with dg.DagsterInstance.get() as instance:  # for the UI to show
+        assert instance.get_materialized_partitions(dg.AssetKey("attention_influence_scores")) == set(SHARDS)
+    code, out, _ = attninf_run("--config", config)
+    assert code == 0
+    assert "nothing rescored" in out
+
+
+def test_where_nothing_can_be_indexed_the_run_ends_there(pipeline: Pipeline, config: Path) -> None:
+    for file in (pipeline.directory / "source").glob("*/*"):
+        file.write_bytes(b"")
+    code, out, err = attninf_run("--config", config)
+    assert code == 3
+    assert err.count("failed: ") == len(SHARDS)
+    assert "domain" not in out
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("ops: {score_thresholds: {config: {fractoin: 0.1}}}", '"fractoin" at path root:ops:score_thresholds:config'),
+        ("ops: {score_thresholds: {config: {fraction: much}}}", '"much"'),
+        ("ops: {scores: {config: {}}}", "ops.scores: no asset of this run; it has raw_corpus, selector_model"),
+        ("resources: {}", "resources: unknown"),
+        ("ops: [1]", "ops: [1] is no mapping"),
+        ("- 1", "run.yaml: [1] is no run configuration"),
+        ("ops: {", "run.yaml: no YAML"),
+    ],
+)
+def test_a_wrong_configuration_stops_it_before_anything_is_done(
+    pipeline: Pipeline, config: Path, written: str, said: str
+) -> None:
+    config.write_text(written)
+    code, _, err = attninf_run("--config", config)
+    assert code == 2
+    assert said in err
+    assert not pipeline.lake.root.exists("tables")
+
+
+def test_the_fields_printed_are_a_configuration_that_changes_nothing(pipeline: Pipeline) -> None:
+    code, out, _ = attninf_run("--fields")
+    assert code == 0
+    assert out == launchpad_fields(definitions())
+    fields = yaml.safe_load(out)["ops"]
+    assert {"n_probes", "probe_tokens", "seed"} <= set(fields["retrieval_probes"]["config"])
+    said: list[str] = []
+    fields["retrieval_probes"] = PROBES["retrieval_probes"]
+    with dg.DagsterInstance.get() as instance:
+        came = materialize_everything(definitions(), instance, run_config={"ops": fields}, say=said.append)
+    assert not came.failed
+    assert set(pipeline.rows("thresholds")["fraction"]) == {0.2}
+    assert "retrieval heads: " in summary(pipeline.lake, n_scored=came.n_scored, seconds=1)
+
+
+def test_the_page_on_headless_runs_shows_every_field() -> None:
+    page = Path("docs/headless.md").read_text(encoding="utf-8")
+    assert f"```yaml\n{launchpad_fields(definitions())}```" in page
