@@ -131,6 +131,10 @@ def run(
 ) -> None:
     """Materialize every asset once, in this process: index, build the selector, score, select, mix.
 
+    Where ATTNINF_BUDGET is set and the cost of scoring is above it, nothing is scored until the run configuration has
+    `confirm: true` for rescoring_preview.
+
+
     Corpus, model and root are those of the settings (ATTNINF_*); the runs appear in the instance of DAGSTER_HOME. What
     is current is left as it is. Exit code 0: all is done; 3: done, but some failed (they are named); 2: bad input,
     nothing was begun.

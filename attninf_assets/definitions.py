@@ -7,10 +7,15 @@ from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
 from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
-from attninf_assets.orchestration.assets.mixture import training_corpus
+from attninf_assets.orchestration.assets.mixture import select_and_mix_job, training_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
-from attninf_assets.orchestration.assets.selector import retrieval_heads, retrieval_probes, selector_model
+from attninf_assets.orchestration.assets.selector import (
+    build_selector_job,
+    retrieval_heads,
+    retrieval_probes,
+    selector_model,
+)
 from attninf_assets.orchestration.automation.alerts import alert_sensors
 from attninf_assets.orchestration.automation.new_shards import ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
@@ -49,7 +54,7 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=[*external, *with_code_references(automated)],
         asset_checks=[*CHECKS, every_shard_is_current],
-        jobs=[ingest_job, maintenance_job, retire_shards],
+        jobs=[ingest_job, build_selector_job, select_and_mix_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],
         sensors=[new_shards, *rescoring_sensors(settings.rescore), *alert_sensors(settings.alert_webhook)],
         resources=resources,

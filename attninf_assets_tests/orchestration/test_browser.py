@@ -124,7 +124,7 @@ def test_documents_and_their_ids_are_shown_as_text_and_never_as_markup(
     _require_shown_as_text(page, "pre code")
 
     page.go(f"{live.url}/assets/attention_influence_scores?view=partitions&partition={SHARDS[0]}")
-    page.wait_for_text("highest_and_lowest")
+    page.wait_for_text("highest", "lowest")
     _require_shown_as_text(page, "td")
 
     page.evaluate(f"new Image().src = 'http://{_ELSEWHERE}/canary'")

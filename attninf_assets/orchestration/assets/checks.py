@@ -11,6 +11,7 @@ from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, 
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.display.metadata import rounded
 from attninf_assets.scores.coverage import SHARD_STATES
 from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
 from attninf_assets.selector.stored import current_detection, current_fingerprint
@@ -22,17 +23,22 @@ _WARN = dg.AssetCheckSeverity.WARN
 @dg.asset_check(asset=retrieval_heads, blocking=True)
 def retrieval_heads_matter(lake: LakeResource) -> dg.AssetCheckResult:
     """Masking the retrieval heads costs the probes far more than the median of equal-sized random sets does."""
-    evidence = current_detection(lake.storage_root()).evidence
+    found = current_detection(lake.storage_root())
+    evidence = found.evidence
+    numbers = {
+        "effect_of_retrieval_heads_nats": evidence.effect,
+        "median_effect_of_random_sets_nats": evidence.random_effect,
+        "answer_loss_base": evidence.base.loss,
+        "answer_loss_masked": evidence.reference.loss,
+        "token_accuracy_base": evidence.base.token_accuracy,
+        "token_accuracy_masked": evidence.reference.token_accuracy,
+    }
     return dg.AssetCheckResult(
         passed=evidence.heads_matter,
         metadata={
-            "answer_loss_base": evidence.base.loss,
-            "answer_loss_masked": evidence.reference.loss,
-            "effect_of_retrieval_heads_nats": evidence.effect,
-            "median_effect_of_random_sets_nats": evidence.random_effect,
-            "token_accuracy_base": evidence.base.token_accuracy,
-            "token_accuracy_masked": evidence.reference.token_accuracy,
-            "probes": evidence.n_probes,
+            **{name: rounded(number) for name, number in numbers.items()},
+            "probes_of_evidence": evidence.n_probes,  # a part of those that heads are detected on
+            "probes": found.detection.n_probes,
         },
     )
 

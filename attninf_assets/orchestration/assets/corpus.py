@@ -51,15 +51,15 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
         return dg.MaterializeResult(
             data_version=dg.DataVersion(indexed.content_digest),
             metadata={
-                "dagster/partition_row_count": indexed.n_documents,
-                "dagster/uri": tables.root.table_uri("documents"),
-                "source": printable(shard.uri),
-                SOURCE_VERSION: landed.version,
                 "documents": indexed.n_documents,
                 "quarantined": indexed.n_refused,
                 "bytes": indexed.n_bytes,
-                "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
                 "first_documents": dg.MetadataValue.md("\n\n".join(map(quoted, indexed.previews))),
+                "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
+                "source": printable(shard.uri),
+                SOURCE_VERSION: landed.version,
+                "dagster/partition_row_count": indexed.n_documents,
+                "dagster/uri": tables.root.table_uri("documents"),
                 "delta_version": stored.version,
             },
         )

@@ -88,11 +88,9 @@ def training_corpus(
         data_version=dg.DataVersion(manifest.content_digest),
         metadata={
             "dagster/row_count": n_rows,
-            "dagster/uri": f"{tables.root.uri}/{CORPUS_DIRECTORY}",
-            "manifest": f"{tables.root.uri}/{MANIFEST}",
-            "files": len(manifest.files),
-            "bytes": sum(file.bytes for file in manifest.files),
             "tokens": sum(share.tokens for share in manifest.shares),
+            "bytes": sum(file.bytes for file in manifest.files),
+            "files": len(manifest.files),
             "shares": records(
                 [
                     {
@@ -105,8 +103,17 @@ def training_corpus(
                     for s in manifest.shares
                 ]
             ),
+            "dagster/uri": f"{tables.root.uri}/{CORPUS_DIRECTORY}",
+            "manifest": f"{tables.root.uri}/{MANIFEST}",
             "provenance": dg.MetadataValue.json(snapshot.provenance),
             "table_versions": dg.MetadataValue.json(dict(snapshot.versions)),
             "rewritten": current is None,
         },
     )
+
+
+select_and_mix_job = dg.define_asset_job(
+    "select_and_mix",
+    selection=dg.AssetSelection.assets("score_thresholds", "selected_subset", training_corpus),
+    description="Find the thresholds, select what is at or above them, write the training corpus.",
+)

@@ -1,7 +1,7 @@
 """The asset `attention_influence_scores`: the scores of the corpus, shard by shard."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
@@ -14,7 +14,7 @@ from attninf_assets.orchestration.assets.partition_checks import SCORE_CHECKS
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, DEVICE_TIME, OWNERS, table_metadata
-from attninf_assets.orchestration.display.metadata import quantiles, records, reporter
+from attninf_assets.orchestration.display.metadata import quantiles, records, reporter, rounded
 from attninf_assets.orchestration.display.plots import score_histogram
 from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
@@ -67,10 +67,10 @@ def attention_influence_scores(
         return dg.MaterializeResult(
             data_version=dg.DataVersion(content_digest(scores.table, selector_fingerprint=selector.fingerprint)),
             metadata={
-                "selector_fingerprint": selector.fingerprint,
-                "dagster/uri": tables.root.table_uri("scores"),
-                **_work(scores, cost),
                 **_distribution(scores.table),
+                **_work(scores, cost),
+                "dagster/uri": tables.root.table_uri("scores"),
+                "selector_fingerprint": selector.fingerprint,
             },
         )
 
@@ -106,8 +106,8 @@ def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
         "tokens_scored": scores.tokens_scored,
         "seconds_scoring": round(scores.seconds, 3),
         "tokens_per_second": round(spent.tokens_per_second, 1),
-        "device_hours": spent.device_hours,
-        "money": spent.money,
+        "device_hours": rounded(spent.device_hours),
+        "money": rounded(spent.money),
     }
 
 
@@ -120,19 +120,24 @@ def _story(scores: PartitionScores) -> str:
     )
 
 
-def _distribution(table: pa.Table) -> dict[str, dg.MetadataValue]:
-    scores = table["score"].to_numpy()
-    ends = [
-        {
-            "doc_id": row["doc_id"],
-            "n_tokens": row["n_tokens"],
-            **{name: round(row[name], 4) for name in ("loss_base", "loss_reference", "score")},
-        }
-        for row in highest_and_lowest(table)
-    ]
+def _distribution(table: pa.Table) -> dict[str, Any]:
+    """The shard's scores: how good it is, in numbers that Dagster plots over the partitions, and at both ends."""
+    scores = np.asarray(table["score"].to_numpy(), dtype=float)
+    finite = scores[np.isfinite(scores)]
+    average = {"mean_score": rounded(finite.mean()), "median_score": rounded(np.median(finite))} if len(finite) else {}
+    highest, lowest = highest_and_lowest(table)
     return {
+        "histogram": score_histogram(scores, tokens=sum(table["n_tokens"].to_pylist())),
+        "highest": records([_shown(row) for row in highest]),
+        "lowest": records([_shown(row) for row in lowest]),
+        **average,
+        "without_score": len(scores) - len(finite),
         "scores": quantiles(scores),
         "loss_base": quantiles(table["loss_base"].to_numpy()),
-        "histogram": score_histogram(np.asarray(scores, dtype=float)),
-        "highest_and_lowest": records(ends),
     }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns that say something first, the id, which may be long, last."""
+    losses = {name: rounded(row[name]) for name in ("score", "loss_base", "loss_reference")}
+    return {**losses, "n_tokens": row["n_tokens"], "doc_id": row["doc_id"]}

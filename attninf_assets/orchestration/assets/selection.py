@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -11,7 +11,7 @@ from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
-from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.orchestration.display.metadata import records, rounded
 from attninf_assets.orchestration.display.plots import score_distributions
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
@@ -68,11 +68,8 @@ def score_thresholds(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(hashlib.sha256(json.dumps(thresholds.to_pylist()).encode()).hexdigest()),
         metadata={
-            "selector_fingerprint": fingerprint,
-            "dagster/row_count": len(thresholds),
-            "dagster/uri": tables.root.table_uri("thresholds"),
-            "thresholds": records(thresholds.drop_columns("selector_fingerprint").to_pylist()),
-            "score_distributions": score_distributions(sample, by_domain),
+            "thresholds": records([_shown(row) for row in thresholds.to_pylist()]),
+            "score_distributions": score_distributions(sample, thresholds.to_pylist()),
             "coverage": records(
                 [{"domain": c.domain, "documents": c.n_documents, "scored": c.n_scored} for c in coverage]
             ),
@@ -80,9 +77,25 @@ def score_thresholds(
                 column: sum(thresholds[column].to_pylist())
                 for column in ("n_documents", "n_selected", "tokens_total", "tokens_selected")
             },
+            "dagster/row_count": len(thresholds),
+            "dagster/uri": tables.root.table_uri("thresholds"),
             "delta_version": version,
+            "selector_fingerprint": fingerprint,
         },
     )
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A threshold's row as a person reads it: what is kept first, ids last."""
+    kept = ("n_selected", "n_documents", "tokens_selected", "tokens_total")
+    return {
+        "domain": row["domain"],
+        "threshold_score": rounded(row["threshold_score"]),
+        **{name: row[name] for name in kept},
+        "fraction": row["fraction"],
+        "budget": row["budget"],
+        "threshold_doc_id": row["threshold_doc_id"],
+    }
 
 
 @dg.asset(
@@ -114,11 +127,15 @@ def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest),
         metadata={
-            "selector_fingerprint": fingerprint,
+            "selected": records([{name: _short(value) for name, value in row.items()} for row in by_domain]),
+            "tokens": sum(row["tokens"] for row in by_domain),
             "dagster/row_count": n_documents,
             "dagster/uri": tables.root.table_uri("selected_subset"),
-            "tokens": sum(row["tokens"] for row in by_domain),
-            "selected": records(by_domain),
             "delta_version": version,
+            "selector_fingerprint": fingerprint,
         },
     )
+
+
+def _short(value: Any) -> Any:
+    return rounded(value) if isinstance(value, float) else value

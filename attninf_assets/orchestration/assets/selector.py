@@ -128,11 +128,11 @@ def retrieval_probes(
         data_version=dg.DataVersion(probes_digest(probes)),
         metadata={
             "dagster/row_count": len(probes),
-            "dagster/uri": tables.root.table_uri("retrieval_probes"),
             "tokens": sum(len(p.token_ids) for p in probes),
+            "first_probe": dg.MetadataValue.md(quoted(probes[0].text)),
             "pairs_per_probe": quantiles([p.n_pairs for p in probes]),
             "answer_tokens": quantiles([p.answer_length for p in probes]),
-            "first_probe": dg.MetadataValue.md(quoted(probes[0].text)),
+            "dagster/uri": tables.root.table_uri("retrieval_probes"),
             "delta_version": version,
         },
     )
@@ -209,11 +209,18 @@ def retrieval_heads(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint),
         metadata={
-            "selector_fingerprint": fingerprint,
-            "dagster/row_count": len(head_scores),
-            "dagster/uri": tables.root.table_uri("head_scores"),
             **detection_metadata(built.detection),
             "detection_reused": built.reused,
+            "dagster/row_count": len(head_scores),
+            "dagster/uri": tables.root.table_uri("head_scores"),
+            "selector_fingerprint": fingerprint,
             "selector": dg.MetadataValue.json(json.loads(built.selector.to_json())),
         },
     )
+
+
+build_selector_job = dg.define_asset_job(
+    "build_selector",
+    selection=dg.AssetSelection.assets(selector_model, retrieval_probes, retrieval_heads),
+    description="Pin the model, build probes, detect the retrieval heads.",
+)

@@ -12,6 +12,11 @@ from attninf_assets.orchestration.display.plots import answer_loss_bars, head_he
 from attninf_assets.selector.stored import Detection
 
 
+def rounded(value: float, *, digits: int = 4) -> float:
+    """The number with as many significant digits, as people read it."""
+    return float(f"{value:.{digits}g}")
+
+
 def quantiles(values: npt.ArrayLike) -> dg.TableMetadataValue:
     """Count, minimum, 1 %, quartiles, 99 %, maximum and mean of the finite values, as a one-row table."""
     finite = np.asarray(values, dtype=float)
@@ -19,8 +24,8 @@ def quantiles(values: npt.ArrayLike) -> dg.TableMetadataValue:
     names = {"min": 0.0, "p1": 0.01, "p25": 0.25, "median": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
     row: dict[str, Any] = {"n": len(finite)}
     if len(finite):
-        row |= {name: round(float(np.quantile(finite, q)), 5) for name, q in names.items()}
-        row["mean"] = round(float(finite.mean()), 5)
+        row |= {name: rounded(float(np.quantile(finite, q))) for name, q in names.items()}
+        row["mean"] = rounded(float(finite.mean()))
     return records([row])
 
 
@@ -52,17 +57,18 @@ def detection_metadata(found: Detection) -> dict[str, Any]:
     ]
     return {
         "heat_map": head_heat_map(detection.scores_LH, detection.retrieval_heads),
-        "retrieval_heads": records(chosen),
-        "retrieval_scores": quantiles(detection.scores_LH),
         "answer_loss": answer_loss_bars(
             {"base model": evidence.base.loss, "retrieval heads masked": evidence.reference.loss, **controls}
         ),
-        "effect_of_retrieval_heads_nats": evidence.effect,
-        "median_effect_of_random_sets_nats": evidence.random_effect,
+        "effect_of_retrieval_heads_nats": rounded(evidence.effect),
+        "median_effect_of_random_sets_nats": rounded(evidence.random_effect),
         "dominating_heads": ", ".join(evidence.dominating) or "none",
+        "retrieval_heads": records(chosen),
+        "retrieval_scores": quantiles(detection.scores_LH),
         "probes": detection.n_probes,
         "probes_counted": detection.n_counted,
-        "base_token_accuracy": detection.token_accuracy,
-        "base_exact_match": detection.exact_match,
-        "masked_token_accuracy": evidence.reference.token_accuracy,
+        "probes_of_evidence": evidence.n_probes,
+        "base_token_accuracy": rounded(detection.token_accuracy),
+        "base_exact_match": rounded(detection.exact_match),
+        "masked_token_accuracy": rounded(evidence.reference.token_accuracy),
     }

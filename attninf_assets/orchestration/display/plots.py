@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
@@ -14,6 +14,7 @@ from attninf_assets.influence.model.head import Head
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
@@ -22,17 +23,22 @@ _PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c
 
 def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.MarkdownMetadataValue:
     """Retrieval score of every head, layers across and heads down; the retrieval heads are framed."""
+    from matplotlib.patches import Rectangle
+
     n_layers, n_heads = scores_LH.shape
     figure = _figure(max(5.0, 0.26 * n_layers + 1.2), max(2.2, 0.26 * n_heads + 1.1))
     axes = figure.subplots()
     image = axes.imshow(scores_LH.T, cmap="Blues", vmin=0, vmax=max(float(scores_LH.max()), 1e-9), aspect="equal")
-    retrieval = np.array([[head.layer, head.index] for head in retrieval_heads])
-    axes.scatter(
-        retrieval[:, 0], retrieval[:, 1], s=70, marker="s", facecolors="none", edgecolors=_ORANGE, linewidths=1.4
-    )
+    for head in retrieval_heads:  # a cell is one wide, around its numbers
+        axes.add_patch(
+            Rectangle((head.layer - 0.5, head.index - 0.5), 1, 1, fill=False, edgecolor=_ORANGE, linewidth=2.0)
+        )
     axes.set(
-        xlabel="layer", ylabel="head", title=f"retrieval score; framed: the {len(retrieval_heads)} retrieval heads"
+        xlabel="layer",
+        ylabel="head",
+        title=f"retrieval score of {n_layers} x {n_heads} heads; framed: the {len(retrieval_heads)} retrieval heads",
     )
+    _integer_ticks(axes.xaxis)
     axes.set_yticks(range(n_heads))
     figure.colorbar(image, ax=axes, shrink=0.8)
     return _markdown(figure, "retrieval score of every head")
@@ -44,29 +50,43 @@ def answer_loss_bars(losses: Mapping[str, float]) -> dg.MarkdownMetadataValue:
     axes = figure.subplots()
     names = list(losses)
     colours = [_ORANGE if name == "retrieval heads masked" else _GREY for name in names]
-    axes.barh(names[::-1], [losses[name] for name in names][::-1], color=colours[::-1])
+    bars = axes.barh(names[::-1], [losses[name] for name in names][::-1], color=colours[::-1])
+    axes.bar_label(bars, fmt="{:.2f}", padding=3, fontsize=8)
+    axes.margins(x=0.12)
     axes.set(xlabel="answer loss on the probes, nats per token")
     return _markdown(figure, "answer loss under each mask")
 
 
-def score_histogram(scores: np.ndarray) -> dg.MarkdownMetadataValue:
+def score_histogram(scores: np.ndarray, *, tokens: int) -> dg.MarkdownMetadataValue:
     """Distribution of attention influence scores; the 1 % tails are gathered at the edges."""
     figure = _figure(5.5, 2.6)
-    _histogram(figure.subplots(), scores)
+    axes = figure.subplots()
+    _histogram(axes, scores, edges=_bin_edges(scores))
+    axes.set_xlabel("attention influence score")
+    axes.set_title(f"{len(scores):,} documents, {tokens:,} tokens", fontsize=9, loc="left")
     return _markdown(figure, "histogram of attention influence scores")
 
 
 def score_distributions(
-    scores_by_domain: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
+    scores_by_domain: Mapping[str, np.ndarray], thresholds: Sequence[Mapping[str, Any]]
 ) -> dg.MarkdownMetadataValue:
-    """One histogram per domain with its score threshold; selected is what lies right of the line."""
-    figure = _figure(6.0, 1.7 * len(scores_by_domain))
-    for axes, (domain, scores) in zip(
-        figure.subplots(len(scores_by_domain), squeeze=False)[:, 0], sorted(scores_by_domain.items()), strict=True
-    ):
-        _histogram(axes, scores)
-        axes.axvline(thresholds[domain], color=_ORANGE, linewidth=1.8)
-        axes.set_title(f"{domain}: threshold {thresholds[domain]:.4f}", fontsize=9, loc="left")
+    """One histogram per domain, on one scale, what is selected in another colour than the rest.
+
+    `thresholds` are rows of the table of that name. The cut is a bin's edge, so that no bar is of both kinds.
+    """
+    figure = _figure(6.0, 1.9 * len(thresholds) + 0.3)
+    everything = np.concatenate([np.empty(0), *scores_by_domain.values()])
+    panels = figure.subplots(len(thresholds), squeeze=False, sharex=True)[:, 0]
+    for axes, row in zip(panels, sorted(thresholds, key=lambda row: row["domain"]), strict=True):
+        cut = row["threshold_score"]
+        _histogram(axes, scores_by_domain[row["domain"]], edges=_bin_edges(everything, through=cut), cut=cut)
+        axes.set_title(
+            f"{row['domain']}: {row['n_selected']:,} of {row['n_documents']:,} documents, "
+            f"{row['tokens_selected']:,} of {row['tokens_total']:,} tokens, from {cut:.4f}",
+            fontsize=9,
+            loc="left",
+        )
+    panels[-1].set_xlabel("attention influence score; orange is selected")
     return _markdown(figure, "attention influence scores per domain with the score threshold")
 
 
@@ -111,7 +131,7 @@ def throughput_and_cost(
     below.plot([0, *order], [0, *hours * (price_per_device_hour or 1.0)], color=_BLUE)
     what = "money" if price_per_device_hour else "device-hours"
     below.set(xlabel="scored shards, in the order of their commits", ylabel=f"{what} so far", ylim=(0, None))
-    below.xaxis.get_major_locator().set_params(integer=True)
+    _integer_ticks(below.xaxis)
     figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
     return _markdown(figure, "throughput and cost of every scored shard")
 
@@ -123,12 +143,34 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _histogram(axes: Axes, scores: np.ndarray) -> None:
+def _bin_edges(scores: np.ndarray, *, through: float | None = None) -> np.ndarray:
+    """Edges of equal bins over all but the 1 % tails, moved so that one is at `through`."""
     finite = scores[np.isfinite(scores)]
-    if len(finite):
-        low, high = np.quantile(finite, [0.01, 0.99])
-        axes.hist(finite.clip(low, high), bins=min(40, max(5, len(finite) // 4)), color=_BLUE)
-    axes.set(xlabel="attention influence score", ylabel="documents")
+    within = [*(np.quantile(finite, [0.01, 0.99]) if len(finite) else ()), *(() if through is None else (through,))]
+    low, high = (min(within), max(within)) if within else (0.0, 1.0)
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):  # all alike
+        low, high = low - 0.5, high + 0.5
+    n_bins = min(40, max(5, len(finite) // 4))
+    width = (high - low) / n_bins
+    if through is None:
+        return low + width * np.arange(n_bins + 1)
+    below, above = np.ceil((through - low) / width), np.ceil((high - through) / width)
+    return through + width * np.arange(-max(below, 1), max(above, 1) + 1)
+
+
+def _histogram(axes: Axes, scores: np.ndarray, *, edges: np.ndarray, cut: float | None = None) -> None:
+    finite = scores[np.isfinite(scores)].clip(edges[0], edges[-1])
+    counts, _ = np.histogram(finite, edges)
+    kept = np.zeros(len(counts), bool) if cut is None else edges[:-1] >= cut
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=np.where(kept, _ORANGE, _BLUE))
+    axes.set_ylabel("documents")
+    _integer_ticks(axes.yaxis)
+
+
+def _integer_ticks(axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _markdown(figure: Figure, alternative: str) -> dg.MarkdownMetadataValue:

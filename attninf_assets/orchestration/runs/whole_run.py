@@ -23,7 +23,7 @@ __all__ = ["Told", "WholeRun", "launchpad_fields", "materialize_everything", "re
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
-_ASSETS = ["raw_corpus", *_SELECTOR, "attention_influence_scores", *_SELECTION]
+_ASSETS = ["raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_SELECTION]
 
 RunConfig = Mapping[str, Any]
 Told = Callable[[str], None]
@@ -41,7 +41,7 @@ class WholeRun:
 def materialize_everything(
     project: dg.Definitions, instance: dg.DagsterInstance, *, run_config: RunConfig | None = None, say: Told
 ) -> WholeRun:
-    """Index every shard, build the selector, score every shard, select and mix.
+    """Index every shard, build the selector, preview the cost, score every shard, select and mix.
 
     `run_config` is Dagster's, of any of these assets; each run gets the part of it that concerns its assets. A shard
     that fails is passed over, and told of in the end; where a whole stage fails the ones after it are not begun.
@@ -83,7 +83,7 @@ def materialize_everything(
     instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
     indexed = [key for key in shards if materialize(["raw_corpus"], key).success]
     say("selector: pinning the model, building probes, detecting the retrieval heads")
-    if not indexed or not materialize(_SELECTOR).success:
+    if not indexed or not materialize(_SELECTOR).success or not materialize(["rescoring_preview"]).success:
         return came
     for number, key in enumerate(indexed, start=1):
         say(f"scores: shard {number} of {len(indexed)}, {key}")
@@ -94,6 +94,7 @@ def materialize_everything(
             came.n_scored += n_scored
     say("selection and mix")
     came.selected = materialize(_SELECTION).success
+    materialize(["score_coverage"])
     return came
 
 
