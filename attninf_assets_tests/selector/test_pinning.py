@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
-from attninf_assets.selector.model_directory import digest_model
-from attninf_assets.selector.pinning import pin_model
+from attninf_assets.influence.model.pretrained import load_model
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
+from attninf_assets.selector.pinning import digest_model, pin_model
 from attninf_assets_tests.support.hub import hub_of
+from attninf_assets_tests.support.pins import digests_of
 from attninf_assets_tests.support.tiny_models import tiny_model
-from benchmarks.rigs.made_up_text import VOCAB, tiny_tokenizer
+from benchmarks.rigs.made_up_text import VOCAB, tiny_text_tokenizer, tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -41,8 +42,7 @@ def test_a_pinned_directory_loads_as_the_same_model_and_tokenizer(tiny_directory
     model = load_model(tmp_path / "pinned", numeric_class="float32", device=CPU)
     torch.testing.assert_close(model(ids).logits, tiny_model("llama")(ids).logits)
     assert not model.training
-    again = load_tokenizer(tmp_path / "pinned")
-    assert again("The old keeper.")["input_ids"] == tiny_tokenizer()("The old keeper.")["input_ids"]
+    assert load_tokenizer(tmp_path / "pinned").encode("The old keeper.") == tiny_text_tokenizer().encode("The old keeper.")
 
 
 def test_only_what_a_model_needs_is_pinned(directory: Path, tmp_path: Path) -> None:
@@ -50,16 +50,17 @@ def test_only_what_a_model_needs_is_pinned(directory: Path, tmp_path: Path) -> N
         (directory / name).write_text("not needed")
     pin_model(str(directory), tmp_path / "pinned")
     assert {path.name for path in (tmp_path / "pinned").iterdir()} == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
     }  # fmt: skip
 
 
-def test_sharded_weights_are_pinned_with_their_index(tmp_path: Path) -> None:
+def test_sharded_weights_are_pinned_as_one_file(tmp_path: Path) -> None:
     model = tiny_model("llama")
     model.save_pretrained(tmp_path / "source", max_shard_size="60KB")
     tiny_tokenizer().save_pretrained(tmp_path / "source")
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
     pin_model(str(tmp_path / "source"), tmp_path / "pinned")
+    assert [file.name for file in (tmp_path / "pinned").glob("model*")] == ["model.safetensors"]
     loaded = load_model(tmp_path / "pinned", numeric_class="float32", device=CPU)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
@@ -143,7 +144,7 @@ def test_models_that_cannot_be_used_are_refused_with_the_reason(
 
 
 def test_code_that_comes_with_a_tokenizer_is_refused_without_asking(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = directory / "ran"
     (directory / "exotic.py").write_text(f"open({str(ran)!r}, 'w')\nclass Exotic: pass\n")
@@ -151,7 +152,7 @@ def test_code_that_comes_with_a_tokenizer_is_refused_without_asking(
     edit(directory / "tokenizer_config.json", lambda content: content.update(fields))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(ValueError, match="custom code"):
-        load_tokenizer(directory)
+        pin_model(str(directory), tmp_path / "pinned")
     assert not ran.exists()
 
 
@@ -167,44 +168,6 @@ def test_weights_that_lack_a_parameter_are_refused_rather_than_made_up(directory
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"1 of the model's parameters are not .* model\.layers\.1\.self_attn\.k_proj"):
         load_model(directory, numeric_class="float32", device=CPU)
-
-
-# Digests
-
-
-def test_digests_do_not_depend_on_where_the_model_lies_or_which_release_saved_it(
-    tiny_directory: Path, directory: Path, tmp_path: Path
-) -> None:
-    before = digest_model(tiny_directory)
-    assert pin_model(str(directory), tmp_path / "one") == before
-    edit(directory / "config.json", lambda c: c.update(transformers_version="9.9", _name_or_path="elsewhere"))
-    (directory / "README.md").write_text("A model.")
-    assert pin_model(str(directory), tmp_path / "two") == before
-
-
-def test_digests_change_with_any_weight_the_config_and_the_tokenizer(tiny_directory: Path, directory: Path) -> None:
-    before = digest_model(tiny_directory)
-
-    weights = load_file(directory / "model.safetensors")
-    for name in ("model.norm.weight", "model.layers.2.self_attn.v_proj.weight"):
-        changed = {n: w.clone() for n, w in weights.items()}
-        changed[name].view(-1)[-1] += 1e-3
-        save_file(changed, directory / "model.safetensors", metadata={"format": "pt"})
-        assert digest_model(directory).model != before.model
-        assert digest_model(directory).tokenizer == before.tokenizer
-    shutil.copy(tiny_directory / "model.safetensors", directory)
-    assert digest_model(directory) == before
-
-    edit(directory / "config.json", lambda c: c.update(rms_norm_eps=1e-3))
-    assert digest_model(directory).model != before.model
-    assert digest_model(directory).tokenizer == before.tokenizer
-    shutil.copy(tiny_directory / "config.json", directory)
-
-    edit(directory / "tokenizer.json", lambda c: c["model"]["merges"].pop())
-    assert digest_model(directory).tokenizer != before.tokenizer
-
-
-# Small questions
 
 
 # Other sources
@@ -231,8 +194,8 @@ def test_a_hub_model_is_downloaded_at_its_revision_and_pinned(
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == digest_model(tiny_directory).model
-    assert digest_model(tmp_path / "pinned") == digest_model(tiny_directory)
+    assert done.stdout.strip() == digests_of(tiny_directory).model
+    assert digest_model(tmp_path / "pinned") == digests_of(tiny_directory)
     assert "model.safetensors" in asked
     assert not {"pytorch_model.bin", "README.md"} & set(asked), "only what is needed is downloaded"
 
@@ -241,16 +204,15 @@ def test_a_hub_model_is_downloaded_at_its_revision_and_pinned(
 def test_a_gguf_file_becomes_a_plain_directory_that_speaks_english(sample_directory: Path, sample_model: Any) -> None:
     names = {path.name for path in sample_directory.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
-    tokenizer = load_tokenizer(sample_directory)
-    ids = tokenizer("The capital of France is Paris. The capital of Germany is", return_tensors="pt")["input_ids"]
+    ids = torch.tensor([load_tokenizer(sample_directory).encode("The capital of France is Paris. The capital of Germany is")])
     with torch.inference_mode():
         sample_model.set_attn_implementation("sdpa")
-        assert tokenizer.decode(sample_model(ids).logits[0, -1].argmax()) == " Berlin"
+        assert sample_model(ids).logits[0, -1].argmax().tolist() == load_tokenizer(sample_directory).encode(" Berlin")[0]
 
 
 def test_a_second_copy_of_the_weights_is_neither_copied_nor_digested(tiny_directory: Path, tmp_path: Path) -> None:
     """Some repositories carry their weights twice, once under a name that transformers does not load."""
     shutil.copytree(tiny_directory, tmp_path / "twice")
     shutil.copy(tiny_directory / "model.safetensors", tmp_path / "twice" / "consolidated.safetensors")
-    assert pin_model(str(tmp_path / "twice"), tmp_path / "pinned") == digest_model(tiny_directory)
+    assert pin_model(str(tmp_path / "twice"), tmp_path / "pinned") == digests_of(tiny_directory)
     assert not (tmp_path / "pinned" / "consolidated.safetensors").exists()
