@@ -34,8 +34,8 @@ def write_config(config: dict[str, Any], destination: Path) -> None:
 def write_tokenizer(tokenizer: Any, source: Path, destination: Path) -> None:
     """Write the tokenizer that transformers loaded from the directory `source` into the directory `destination`.
 
-    A fast one, wherever it came from, is a tokenizer.json with its BOS and EOS beside it. A slow one is the files it was
-    loaded from.
+    A fast one, wherever it came from, is a tokenizer.json with its BOS and EOS beside it. A slow one is the files it
+    was loaded from.
     """
     if not tokenizer.is_fast:
         fields = json.loads((source / TOKENIZER_CONFIG).read_text(encoding="utf-8"))

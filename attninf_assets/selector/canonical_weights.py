@@ -1,8 +1,8 @@
 """A model's weights as one safetensors file whose bytes follow from the tensors alone.
 
-Tensors stand in it from the widest element type to the narrowest, equals by name, back to back, behind a compact header:
-as `save_pretrained` writes a single file of one type, which is therefore canonical as it is. How many files they
-came in, in which order they stood there, and what else the headers said is left behind.
+Tensors stand in it from the widest element type to the narrowest, equals by name, back to back, behind a compact
+header: as `save_pretrained` writes a single file of one type, which is therefore canonical as it is. How many files
+they came in, in which order they stood there, and what else the headers said is left behind.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ from attninf_assets.selector.untrusted_model import (
 _PACKED = 8  # weights that quantization packs into one stored element, at most
 _ROOM = 2**26  # elements that a model may make beside its weights: rotary and mask buffers
 _PLAIN_TEXT = (
-    "The old keeper didn't measure 3,141 lamps; the others (\"naïve\", they said) did.\n\n"
+    'The old keeper didn\'t measure 3,141 lamps; the others ("naïve", they said) did.\n\n'
     "    def f(x):\n\treturn x ** 2  # Übung\r\n"
     "\u4f60\u597d\uff0c\u4e16\u754c \u0420\u0443\u0441 \u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"
 )
@@ -53,8 +53,8 @@ def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDig
     `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). With `link`, the weight
     files of a directory are linked and not copied, for a destination that lives no longer than they do.
 
-    What is written is canonical: the tensors as one safetensors file, the tokenizer as one tokenizer.json, of the config
-    what decides numbers. The digests are made of that. So they are the same on every machine, in however many files
+    What is written is canonical: the tensors as one safetensors file, the tokenizer as one tokenizer.json, of the
+    config what decides numbers. The digests are made of that. So they are the same on every machine, in however many files
     the weights came and whatever a library wrote beside them; any other tensor, field or token makes others.
 
     Raises `ValueError` naming the source, and the file, field and value where they are known, where it does not exist,

@@ -263,7 +263,9 @@ REAL_TEXTS = [
 
 
 @pytest.mark.sample
-def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(sample_model: Any, sample_tokenizer: TextTokenizer) -> None:
+def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(
+    sample_model: Any, sample_tokenizer: TextTokenizer
+) -> None:
     heads = (Head(17, 3), Head(17, 4), Head(18, 6), Head(20, 6))
     selector = Selector("m", "t", heads, "uniform", 90, "bos", "float32")
     texts = [Text(str(number), text) for number, text in enumerate(REAL_TEXTS)]

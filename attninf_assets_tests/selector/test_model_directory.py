@@ -28,7 +28,9 @@ def test_models_are_told_apart_by_every_file_and_their_tokenizers_by_the_tokeniz
 ) -> None:
     a, b = digests_of_files(one), digests_of_files(other)
     assert (a.model == b.model) == (one == other)
-    of_tokenizers = [{n: s for n, s in f.items() if n not in ("config.json", "model.safetensors")} for f in (one, other)]
+    of_tokenizers = [
+        {n: s for n, s in f.items() if n not in ("config.json", "model.safetensors")} for f in (one, other)
+    ]
     assert (a.tokenizer == b.tokenizer) == (of_tokenizers[0] == of_tokenizers[1])
     assert digests_of_files(dict(reversed(one.items()))) == a
 

@@ -32,7 +32,12 @@ def pin(root: Root, tiny_directory: Path) -> str:
 def test_a_pinned_model_comes_as_it_was_pinned(root: Root, pin: str, tiny_directory: Path, tmp_path: Path) -> None:
     directory = local_directory(root, pin, cache=tmp_path / "cache")
     assert digest_model(directory) == digests_of(tiny_directory)
-    assert {f.name for f in directory.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {f.name for f in directory.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
 
 
 def test_what_is_not_there_is_refused_by_its_place(root: Root, tmp_path: Path) -> None:
@@ -72,8 +77,28 @@ def test_a_file_that_is_gone_or_was_added_is_refused_and_put_right(
     assert digest_model(directory) == digests_of(tiny_directory)
 
 
+def test_a_pin_of_an_earlier_release_says_what_to_do_and_pinning_again_does_it(
+    root: Root, pin: str, tiny_directory: Path, tmp_path: Path
+) -> None:
+    """Its directory has another name than the same model gets now, and its list of files names no form."""
+    earlier = "selectors/" + "e" * 64
+    for path in root.list(pin):
+        root.write_bytes(path.replace(pin, earlier), root.read_bytes(path))
+    root.write_bytes(f"selectors/files/{'e' * 64}.json", json.dumps(pinned_files(root, pin)).encode())
+    with pytest.raises(
+        ValueError,
+        match=f"{earlier}: pinned by an earlier release, .* materialize selector_model, retrieval_probes and retrieval_h",
+    ):
+        local_directory(root, earlier, cache=tmp_path / "cache")
+    assert not is_intact(root, earlier), "so a GGUF file is converted anew"
+    assert pin_selector_model(root, str(tiny_directory)).directory == pin
+    root.delete(f"selectors/files/{'e' * 64}.json")  # the first release kept no list at all
+    with pytest.raises(ValueError, match=r"was pinned before 0\.2\.0 gets a new digest by that"):
+        local_directory(root, earlier, cache=tmp_path / "cache")
+
+
 @pytest.mark.parametrize("list_is", ["gone", "damaged"])
-def test_a_pin_of_an_earlier_release_has_no_list_of_files_and_is_verified_by_its_digest(
+def test_a_pin_without_a_list_of_files_is_verified_by_its_digest(
     root: Root, pin: str, list_is: str, tmp_path: Path
 ) -> None:
     digest = pin.removeprefix("selectors/")

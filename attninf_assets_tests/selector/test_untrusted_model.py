@@ -164,6 +164,13 @@ def test_an_index_that_does_not_fit_its_files_is_refused(
         pin_model(str(sharded), tmp_path / "pinned")
 
 
+def test_an_index_that_does_not_list_a_tensor_of_its_files_is_refused(sharded: Path, tmp_path: Path) -> None:
+    """Some would load it and some would not: it could be two models."""
+    edit(sharded / INDEX, lambda index: index["weight_map"].pop("model.norm.weight"))
+    message = refusal(sharded, tmp_path / "pinned")
+    assert message.startswith(f"{INDEX}: weight_map lacks 'model.norm.weight', which is in model-0")
+
+
 def test_a_tensor_in_two_files_of_the_index_is_refused(sharded: Path, tmp_path: Path) -> None:
     shard, other, *_ = sorted(file.name for file in sharded.glob("model-*.safetensors"))
     weights = load_file(sharded / shard)

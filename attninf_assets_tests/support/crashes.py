@@ -36,7 +36,7 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
-from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 
 __all__ = [
     "N_DOCUMENTS",

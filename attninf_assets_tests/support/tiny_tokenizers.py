@@ -74,7 +74,7 @@ def _unigram_json(*, byte_fallback: bool) -> Any:
     backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=byte_fallback))
     backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **_NAMES)  # noqa: S106
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **_NAMES)
     return _with_added(tokenizer)
 
 
@@ -89,9 +89,9 @@ def _bpe_json_that_merges_to_control() -> Any:
         if piece[:cut] in ids and piece[cut:] in ids
     ]
     assert ("</", "s>") in merges
-    backend = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106
+    backend = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **_NAMES)  # noqa: S106
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **_NAMES)
     return _with_added(tokenizer)
 
 

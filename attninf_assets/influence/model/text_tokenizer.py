@@ -1,9 +1,9 @@
 """The one place where text meets a tokenizer. Text is data: a control token written out in it is tokenized as the
 characters it consists of.
 
-Special tokens are those that a tokenizer marks as special: BOS, EOS, `<|im_start|>`, and in GGUF and SentencePiece files
-the control tokens. Tokens that were added and are not special, such as `<think>`, are vocabulary: they are found in
-text, as llama.cpp finds them with `parse_special=False`.
+Special tokens are those that a tokenizer marks as special: BOS, EOS, `<|im_start|>`, and in GGUF and SentencePiece
+files the control tokens. Tokens that were added and are not special, such as `<think>`, are vocabulary: they are found
+in text, as llama.cpp finds them with `parse_special=False`.
 """
 
 import json
@@ -78,7 +78,7 @@ class TextTokenizer:
         The one that stands for what the vocabulary lacks may be said by characters that it lacks.
         """
         for token, id_ in self.special_tokens.items():
-            for text in (token, f"a{token}b", f" {token} ", f"\n{token}\n"):
+            for text in (token, f"a{token}b", f" {token} "):
                 if id_ in self.encode(text) and not (id_ == self.unknown_token and self._lacks_a_character_of(text)):
                     return token
         return None
@@ -132,4 +132,3 @@ def _without_ways_to(special: Mapping[str, int], content: dict[str, Any]) -> dic
         merges = [[left, right] for left, right in pairs if left + right[prefix:] not in special]
         return None if len(merges) == len(pairs) else content | {"model": model | {"merges": merges}}
     return None
-

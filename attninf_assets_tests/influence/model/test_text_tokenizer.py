@@ -29,7 +29,9 @@ ALL = [*KINDS, *(pytest.param(kind, marks=NO_SENTENCEPIECE) for kind in SENTENCE
 FAST = [kind for kind in ALL if kind != "slow"]
 BYTE_LEVEL = ["byte-level BPE", "GGUF"]
 
-plain = st.text(max_size=8) | st.sampled_from([*sentences()[:3], "the old keeper", " ", "\n", "</", "s>", "<", "é", "<0x41>"])
+plain = st.text(max_size=8) | st.sampled_from(
+    [*sentences()[:3], "the old keeper", " ", "\n", "</", "s>", "<", "é", "<0x41>"]
+)
 spelled = st.sampled_from(["<s>", "</s>", "<unk>", "<pad>", *CONTROL])
 texts = st.lists(plain | spelled | spelled, max_size=6).map("".join)
 
@@ -134,9 +136,9 @@ def test_documents_open_with_bos_or_where_there_is_none_eos() -> None:
 
 
 def test_a_tokenizer_of_whole_words_cannot_split_a_special_token_and_says_which() -> None:
-    backend = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "[U]": 2}, unk_token="[U]"))  # noqa: S106
+    backend = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "[U]": 2}, unk_token="[U]"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = TextTokenizer.of(tf.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"))  # noqa: S106
+    tokenizer = TextTokenizer.of(tf.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"))
     assert tokenizer.unsplit_token() == "<s>"
 
 
