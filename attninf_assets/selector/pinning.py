@@ -54,8 +54,8 @@ def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDig
     files of a directory are linked and not copied, for a destination that lives no longer than they do.
 
     What is written is canonical: the tensors as one safetensors file, the tokenizer as one tokenizer.json, of the
-    config what decides numbers. The digests are made of that. So they are the same on every machine, in however many files
-    the weights came and whatever a library wrote beside them; any other tensor, field or token makes others.
+    config what decides numbers. The digests are made of that. So they are the same on every machine, in however many
+    files the weights came and whatever a library wrote beside them; any other tensor, field or token makes others.
 
     Raises `ValueError` naming the source, and the file, field and value where they are known, where it does not exist,
     has no safetensors or GGUF weights, needs remote code, has files that are damaged or lie elsewhere, claims sizes

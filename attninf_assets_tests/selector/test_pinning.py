@@ -356,8 +356,8 @@ def test_a_tokenizer_that_cannot_split_special_tokens_is_refused_with_its_file_a
     directory = model_with(tokenizer, tmp_path / "source")
     with pytest.raises(
         ValueError,
-        match=rf"^selector {directory}: tokenizer\.json, a \w+, cannot split special tokens: a text that holds '<s>' is "
-        "given token 0",
+        match=rf"^selector {directory}: tokenizer\.json, a \w+, cannot split special tokens: a text that holds "
+        "'<s>' is given token 0",
     ):
         pin_model(str(directory), tmp_path / "pinned")
 

@@ -1,4 +1,4 @@
-"""Text is data for every kind of tokenizer: nothing that it spells becomes a special token, and nothing else changes."""
+"""Text is data for every kind of tokenizer: nothing that it spells is a special token, and nothing else changes."""
 
 import importlib.util
 import json
