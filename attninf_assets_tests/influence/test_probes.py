@@ -85,6 +85,17 @@ def test_spans_hold_exactly_the_answers_tokens(probes: list[Probe]) -> None:
         assert before == probe.text[: probe.text.index(answer)]
 
 
+def test_control_tokens_in_sentences_are_their_characters_and_spans_stay_exact() -> None:
+    corpus = tuple(f"The keeper wrote <s> and </s> on lamp {number}." for number in range(30))
+    for probe in built(max_tokens=1200, corpus=corpus):
+        assert probe.token_ids[0] == START
+        assert not {0, 1, 2} & set(probe.token_ids[1:])
+        answer = probe.token_ids[probe.answer_start : probe.answer_end]
+        assert answer == probe.token_ids[probe.span_start : probe.span_end]
+        assert tiny_tokenizer().decode(list(answer)) == questions_of(probe)[-1][1]
+        assert tiny_tokenizer().decode(list(probe.token_ids[1:])) == probe.text
+
+
 @settings(deadline=None, max_examples=15)
 @given(probes=any_probes)
 def test_tokens_are_the_start_token_and_then_the_text(probes: list[Probe]) -> None:

@@ -23,7 +23,7 @@ from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.tiny_models import tiny_model
-from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer, tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -183,10 +183,11 @@ def test_chunks_are_complete_documents_in_order_of_about_the_size_asked_for(
         assert sum(held[:-1]) < chunk_tokens <= sum(held)
 
 
-def test_special_tokens_are_not_added_to_a_document() -> None:
-    [[document]] = tokenized_chunks([Text("a", "map")], tiny_text_tokenizer(), chunk_tokens=repeat(100))
-    assert 1 not in document.token_ids
-    assert 2 not in document.token_ids
+@pytest.mark.parametrize("text", ["map", "<s>", "a map</s><s>another<pad>"])
+def test_a_document_holds_no_special_token_be_it_added_or_written_out(text: str) -> None:
+    [[document]] = tokenized_chunks([Text("a", text)], tiny_text_tokenizer(), chunk_tokens=repeat(100))
+    assert not {0, 1, 2} & set(document.token_ids.tolist())
+    assert tiny_tokenizer().decode(document.token_ids) == text
 
 
 @pytest.mark.parametrize("n_documents", [1, 7, 40])

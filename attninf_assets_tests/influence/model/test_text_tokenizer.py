@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import attninf_assets
 from attninf_assets.influence.model.text_tokenizer import TextTokenizer, load_tokenizer
 from attninf_assets.selector.canonical_files import write_tokenizer
 from attninf_assets_tests.support.tiny_tokenizers import (
@@ -123,6 +125,17 @@ def test_it_comes_back_from_its_files(kind: str, tmp_path: Path) -> None:
     assert loaded.unknown_token == expected.unknown_token
     for text in ("a<s>b</s> the old keeper<|im_start|>\n", "é <think> [INST]"):
         assert loaded.encode(text) == expected.encode(text)
+
+
+def test_no_other_module_hands_a_text_to_a_tokenizer() -> None:
+    """But for pinning, which compares what it pins with what transformers makes of a text."""
+    package = Path(attninf_assets.__path__[0])
+    found = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if re.search(r"add_special_tokens|encode_batch_fast|AutoTokenizer", file.read_text())
+    }
+    assert found == {"influence/model/text_tokenizer.py", "selector/pinning.py"}
 
 
 def test_documents_open_with_bos_or_where_there_is_none_eos() -> None:
