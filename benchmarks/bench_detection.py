@@ -15,7 +15,7 @@ import numpy as np
 
 from attninf_assets.influence import heads
 from attninf_assets.influence.heads import detect_retrieval_heads
-from attninf_assets.influence.model.pretrained import load_tokenizer
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.probes import Probe, build_probes
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.verification.verified_model import verified
@@ -70,7 +70,7 @@ def _sample_probes(n_probes: int, probe_tokens: int) -> Sequence[Probe]:
     return build_probes(
         sentences,
         tokenizer,
-        start_token=tokenizer.bos_token_id,
+        start_token=tokenizer.start_token,
         n_probes=n_probes,
         max_tokens=probe_tokens,
         seed=0,

@@ -20,7 +20,8 @@ import torch
 from attninf_assets.influence.engine import TOKEN_BUDGET
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
-from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
+from attninf_assets.influence.model.pretrained import load_model
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
@@ -42,7 +43,7 @@ def main() -> None:
     device = torch.device(chosen.device)
     directory, heads = _selector_in_use() if chosen.in_use else (sample_model_directory(), None)
     texts = sample_texts()[: chosen.documents]
-    documents = load_tokenizer(directory)(texts, add_special_tokens=False)["input_ids"]
+    documents = load_tokenizer(directory).encode_batch(texts)
     n_tokens = sum(map(len, documents))
     print(f"{n_tokens:,} tokens in {len(documents)} documents; settings on {device}, reference in float32", flush=True)
 

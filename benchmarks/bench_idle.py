@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from attninf_assets.influence.document_score import Text
 from attninf_assets.influence.engine import Engine
-from attninf_assets.influence.model.pretrained import load_tokenizer
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
-from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 
 
@@ -33,7 +33,7 @@ def main() -> None:
 
         tokenizer, texts = load_tokenizer(sample_model_directory()), _read(chosen.documents)
     else:
-        tokenizer, texts = tiny_tokenizer(), _made_up(chosen.documents)
+        tokenizer, texts = tiny_text_tokenizer(), _made_up(chosen.documents)
     engine = Engine(
         model=verified(
             subject.model, start_token=START, max_tokens=WINDOW, fusing=subject.fusing, float8=subject.float8

@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
 from attninf_assets.influence.model.head import Head
-from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model, load_tokenizer
+from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.runtime.devices import choose_device
 
 WINDOW = 4096
@@ -109,5 +110,5 @@ def _sample(directory: Path | None, n_documents: int, device: torch.device) -> t
     from benchmarks.sample import sample_model_directory, sample_texts  # noqa: PLC0415, not needed with a --shape
 
     directory = directory or sample_model_directory()
-    tokenized = load_tokenizer(directory)(sample_texts()[:n_documents], add_special_tokens=False)["input_ids"]
+    tokenized = load_tokenizer(directory).encode_batch(sample_texts()[:n_documents])
     return load_model(directory, numeric_class=choose_numeric_class(device), device=device), tokenized

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.model.numeric_class import NumericClass
-from attninf_assets.influence.model.pretrained import load_model, load_tokenizer, start_token
+from attninf_assets.influence.model.pretrained import load_model
 from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer, load_tokenizer
 from attninf_assets.influence.model.window import bounded_window
 from attninf_assets.influence.runtime.allocator import keep_freed_memory
 from attninf_assets.influence.runtime.devices import device_name
@@ -30,7 +30,7 @@ class Engine:
     """A model ready to score: on a device, compared with its own forward pass, with its tokenizer and token budget."""
 
     model: StreamedModel
-    tokenizer: Any
+    tokenizer: TextTokenizer
     start_token: int
     start_token_name: str  # "bos" or "eos"
     max_tokens: int  # of a window: as asked, bounded by the model's context
@@ -64,7 +64,6 @@ def load_engine(
     if device.type == "cpu":
         keep_freed_memory()
     tokenizer = load_tokenizer(directory)
-    name, token = start_token(tokenizer)
     model = load_model(directory, numeric_class=numeric_class, device=device)
     window = bounded_window(max_tokens, model.config)
     of: dict[str, str | int] = {"device": device_name(device), "model": directory.name, "window": window}
@@ -72,14 +71,14 @@ def load_engine(
     return Engine(
         model=verified(
             model,
-            start_token=token,
+            start_token=tokenizer.start_token,
             max_tokens=window,
             float8=numeric_class == "float8",
             fusing=device.type == "cuda",
         ),
         tokenizer=tokenizer,
-        start_token=token,
-        start_token_name=name,
+        start_token=tokenizer.start_token,
+        start_token_name=tokenizer.start_token_name,
         max_tokens=window,
         token_budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
     )

@@ -11,7 +11,8 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer
 
 N_DEMONSTRATIONS = 3
 MIN_VALUE_TOKENS, MAX_VALUE_TOKENS = 8, 40
@@ -63,7 +64,7 @@ class _Pair:
 
 
 def build_probes(
-    sentences: Sequence[str], tokenizer: Any, *, start_token: int, n_probes: int, max_tokens: int, seed: int
+    sentences: Sequence[str], tokenizer: TextTokenizer, *, start_token: int, n_probes: int, max_tokens: int, seed: int
 ) -> list[Probe]:
     """Build `n_probes` probes of at most `max_tokens` tokens each, answer and start token included, from `seed`.
 
@@ -93,12 +94,10 @@ def build_probes(
     ]
 
 
-def qualifying_values(sentences: Sequence[str], tokenizer: Any) -> list[_Value]:
+def qualifying_values(sentences: Sequence[str], tokenizer: TextTokenizer) -> list[_Value]:
     """The distinct sentences that may serve as values, with their tokens, in the order given."""
     plain = [s for s in dict.fromkeys(sentences) if s.isprintable() and not set(s) & {'"', "\\"}]
-    if not plain:
-        return []
-    encoded = tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+    encoded = tokenizer.encode_batch(plain)
     values = [_Value(text, tuple(ids)) for text, ids in zip(plain, encoded, strict=True)]
     by_tokens = {v.token_ids: v for v in reversed(values)}  # two texts may share their tokens: keep the first
     return [
@@ -108,7 +107,7 @@ def qualifying_values(sentences: Sequence[str], tokenizer: Any) -> list[_Value]:
 
 def _build_probe(
     values: Sequence[_Value],
-    tokenizer: Any,
+    tokenizer: TextTokenizer,
     *,
     start_token: int,
     max_tokens: int,
@@ -116,7 +115,7 @@ def _build_probe(
     random_: random.Random,
 ) -> Probe:
     def encode(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(tokenizer.encode(text))
 
     closing, comma = encode('"'), encode(", ")
     end_of_object, end_of_answer = encode("}\n"), encode('"\n')

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from attninf_assets.influence.model.head import BASE
 from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.packing import Window, cut_into_windows, longest_first, pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer
 from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
 from attninf_assets.influence.runtime.prefetch import prefetched
 from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock, ignore_progress
@@ -26,7 +26,7 @@ _BUDGETS_PER_CHUNK = 16  # packs' worth of tokens read, sorted and scored togeth
 
 def score_documents(
     model: StreamedModel,
-    tokenizer: Any,
+    tokenizer: TextTokenizer,
     selector: Selector,
     texts: Iterable[Text],
     *,
@@ -59,7 +59,7 @@ def score_documents(
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A document as the selector's tokens, no special token among them."""
+    """A document as the selector's tokens, as `TextTokenizer` makes them of it."""
 
     doc_id: str
     token_ids: npt.NDArray[np.int64]
@@ -67,7 +67,7 @@ class TokenizedText:
 
 
 def tokenized_chunks(
-    texts: Iterable[Text], tokenizer: Any, *, chunk_tokens: Iterable[int]
+    texts: Iterable[Text], tokenizer: TextTokenizer, *, chunk_tokens: Iterable[int]
 ) -> Iterator[list[TokenizedText]]:
     """Documents tokenized, grouped in order into chunks that hold the tokens asked for, each a little more at most.
 
@@ -78,7 +78,7 @@ def tokenized_chunks(
     chunk: list[TokenizedText] = []
     held = 0
     for batch in _batches(texts, max_characters=4 * wanted):
-        encoded = tokenizer([t.text for t in batch], add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = tokenizer.encode_batch([text.text for text in batch])
         for text, ids in zip(batch, encoded, strict=True):
             chunk.append(TokenizedText(text.doc_id, np.array(ids, dtype=np.int64), len(text.text.encode())))
             held += len(ids)

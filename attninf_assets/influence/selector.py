@@ -8,7 +8,7 @@ from typing import Self
 from attninf_assets.influence.model.head import MASKS, Head, HeadSet, Mask
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 
-SCORING_VERSION = 1  # raised whenever the same inputs would give other scores beyond the stated tolerance
+SCORING_VERSION = 2  # raised whenever the same inputs would give other scores beyond the stated tolerance
 _INTEGERS = ("max_tokens", "scoring_version")  # of a selector's fields; heads are pairs, the others strings
 
 

@@ -103,7 +103,7 @@ def _drawn(stored: pa.Table, *, n: int, seed: str) -> dict[str, dict[str, Any]]:
 def _one_window_at_a_time(
     plain: StreamedModel, engine: Engine, selector: Selector, doc_id: str, text: str
 ) -> DocumentScore:
-    ids = engine.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = engine.tokenizer.encode(text)
     sums = [0.0, 0.0]
     for window in cut_into_windows(0, ids, max_tokens=selector.max_tokens):
         packed = pack([window], start_token=engine.start_token)

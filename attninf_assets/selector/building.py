@@ -18,7 +18,7 @@ from attninf_assets.influence.evidence import gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
 from attninf_assets.influence.model.head import MASKS, Head, Mask
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
-from attninf_assets.influence.model.pretrained import load_tokenizer, start_token
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.model.window import bounded_window
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
@@ -112,7 +112,7 @@ def probes_for_model(
     return build_probes(
         sentences,
         tokenizer,
-        start_token=start_token(tokenizer)[1],
+        start_token=tokenizer.start_token,
         n_probes=n_probes,
         max_tokens=bounded_window(probe_tokens - 1, config) + 1,
         seed=seed,
@@ -169,7 +169,7 @@ def selector_with_heads(
         heads=tuple(heads),
         mask=settings.mask,
         max_tokens=bounded_window(settings.max_tokens, config),
-        start_token=start_token(load_tokenizer(directory))[0],
+        start_token=load_tokenizer(directory).start_token_name,
         numeric_class=settings.numeric_class,
     )
 

@@ -1,4 +1,4 @@
-"""The files that a model consists of, and the digests by which one model is told from another."""
+"""The files that a model consists of, where it comes from and as it is pinned, and the digests it is known by."""
 
 import hashlib
 import json
@@ -8,15 +8,14 @@ from pathlib import Path
 
 from attninf_assets.selector.model_source import ModelDigests
 
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _SHARDS = "model*.safetensors"  # what transformers loads, and no copy beside it
-_TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+SLOW_TOKENIZER_FILES = (  # what a tokenizer without a tokenizer.json is made of
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",
+    "spiece.model",
 )  # fmt: skip
-PATTERNS = (CONFIG, "generation_config.json", *_TOKENIZER_FILES, _SHARDS, INDEX)
-_VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
+PATTERNS = (CONFIG, TOKENIZER, TOKENIZER_CONFIG, *SLOW_TOKENIZER_FILES, _SHARDS, INDEX)
 
 
 def model_files(directory: Path) -> list[Path]:
@@ -32,37 +31,27 @@ def weight_files(directory: Path) -> list[Path]:
 
 def has_index(directory: Path) -> bool:
     """Whether the weights are found by an index, which transformers reads only where there is no single file."""
-    return (directory / INDEX).exists() and not (directory / _SINGLE).exists()
+    return (directory / INDEX).exists() and not (directory / WEIGHTS).exists()
 
 
 def file_digests(directory: Path) -> dict[str, str]:
     """sha256 of every file of the model, by name."""
-    return {file.name: _file_sha256(file) for file in model_files(directory)}
+    return {file.name: file_sha256(file) for file in model_files(directory)}
 
 
-def digest_model(directory: Path) -> ModelDigests:
-    """Digests of a Hugging Face directory: equal digests give equal scores."""
-    return digests_of_files(directory, file_digests(directory))
+def digests_of_files(sha256_of: Mapping[str, str]) -> ModelDigests:
+    """The digests of a pinned model, from the sha256 of its files: these are canonical, see `pin_model`, so equal
+    models have equal files, and models with equal digests give equal scores."""
+    tokenizer = _digest({name: sha256 for name, sha256 in sha256_of.items() if name not in (CONFIG, WEIGHTS)})
+    return ModelDigests(_digest(sha256_of), tokenizer)
 
 
-def digests_of_files(directory: Path, sha256_of: Mapping[str, str]) -> ModelDigests:
-    """`digest_model`, where the files' sha256 is known already."""
-    tokenizer = hashlib.sha256()
-    for name in _TOKENIZER_FILES:
-        if name in sha256_of:
-            tokenizer.update(f"{name}:{sha256_of[name]}".encode())
-    config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
-    model = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for file in weight_files(directory):
-        model.update(f"{file.name}:{sha256_of[file.name]}".encode())
-    if has_index(directory):
-        weight_map = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        model.update(f"weight_map:{json.dumps(weight_map, sort_keys=True)}".encode())
-    model.update(tokenizer.digest())
-    return ModelDigests(model.hexdigest(), tokenizer.hexdigest())
+def _digest(sha256_of: Mapping[str, str]) -> str:
+    written = json.dumps(dict(sha256_of), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(written.encode()).hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 of the file, read a piece at a time."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

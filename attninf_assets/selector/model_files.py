@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -18,10 +19,11 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.scratch import UNFINISHED, held_directory
 
 _CHUNK = 1 << 22
+_FORM = 2  # of what is pinned: canonical files; before, files were pinned as they came, and their list named no form
 
 
 def publish_directory(root: Root, local: Path, relative: str) -> None:
-    """Copy the files of `local` to `relative` under the root; what is there already is kept, what is damaged replaced.
+    """Copy the files of the pinned model `local` to `relative` under the root; what is damaged there is replaced.
 
     `config.json` comes last, so its presence means that the directory is complete. A file is replaced in one step,
     so readers see the damaged one or the right one. The files' sha256 go to a list of their own, see `pinned_files`.
@@ -42,7 +44,8 @@ def publish_directory(root: Root, local: Path, relative: str) -> None:
         for path in root.list(relative):
             if path.removeprefix(f"{relative}/") not in sha256_of:
                 root.delete(path)
-    root.write_bytes(_list_of(relative), json.dumps(sha256_of, sort_keys=True).encode())
+    record = {"form": _FORM, "files": sha256_of}
+    root.write_bytes(_list_of(relative), json.dumps(record, sort_keys=True).encode())
 
 
 def is_intact(root: Root, relative: str) -> bool:
@@ -54,15 +57,21 @@ def is_intact(root: Root, relative: str) -> bool:
 
 
 def pinned_files(root: Root, relative: str) -> dict[str, str] | None:
-    """sha256 of the files as they were pinned, by name. None where an earlier release pinned them and kept no list, or
-    the list itself is damaged: pinning again writes it."""
+    """sha256 of the files as they were pinned, by name. None where there is no list of them, or none of this form: an
+    earlier release pinned them, or the list itself is damaged; pinning again writes it."""
+    stored = _list(root, relative)
+    files = stored.get("files") if stored.get("form") == _FORM else None
+    return files if isinstance(files, dict) else None
+
+
+def _list(root: Root, relative: str) -> dict[str, Any]:
     if not root.exists(_list_of(relative)):
-        return None
+        return {}
     try:
         stored = json.loads(root.read_bytes(_list_of(relative)))
     except ValueError:
-        return None
-    return stored if isinstance(stored, dict) else None
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
@@ -75,6 +84,11 @@ def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
     where = f"{root.uri}/{relative}"
     if not root.exists(f"{relative}/{CONFIG}"):
         raise ValueError(f"{where}: no pinned model there; materialize selector_model")
+    if (stored := _list(root, relative)) and stored.get("form") != _FORM:
+        raise ValueError(
+            f"{where}: pinned by an earlier release, whose models are known by other digests; materialize "
+            "selector_model, retrieval_probes and retrieval_heads, in this order, and the scores are made anew"
+        )
 
     def verify(directory: Path) -> None:
         require_intact(

@@ -1,9 +1,8 @@
-"""Pinning a pretrained model as a plain Hugging Face directory.
+"""Pinning a pretrained model as a plain Hugging Face directory, in one form wherever it is done.
 
 Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is ever run.
 """
 
-import shutil
 import tempfile
 from math import prod
 from pathlib import Path
@@ -12,13 +11,22 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
-from attninf_assets.influence.model.pretrained import (
-    load_config,
-    load_tokenizer,
-    refuse_missing_parameters,
-    require_loadable,
+from attninf_assets.influence.model.pretrained import load_config, refuse_missing_parameters, require_loadable
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer, load_tokenizer
+from attninf_assets.selector.canonical_files import write_config, write_tokenizer
+from attninf_assets.selector.canonical_weights import link_weights, move_weights, weights_sha256, write_weights
+from attninf_assets.selector.model_directory import (
+    CONFIG,
+    INDEX,
+    PATTERNS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    digests_of_files,
+    file_sha256,
+    model_files,
+    weight_files,
 )
-from attninf_assets.selector.model_directory import CONFIG, PATTERNS, digest_model, model_files, weight_files
 from attninf_assets.selector.model_source import HUB_ID, ModelDigests
 from attninf_assets.selector.untrusted_model import (
     RefusedModelError,
@@ -32,35 +40,64 @@ from attninf_assets.selector.untrusted_model import (
 
 _PACKED = 8  # weights that quantization packs into one stored element, at most
 _ROOM = 2**26  # elements that a model may make beside its weights: rotary and mask buffers
+_PLAIN_TEXT = (
+    'The old keeper didn\'t measure 3,141 lamps; the others ("naïve", they said) did.\n\n'
+    "    def f(x):\n\treturn x ** 2  # Übung\r\n"
+    "\u4f60\u597d\uff0c\u4e16\u754c \u0420\u0443\u0441 \u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"
+)
 
 
 def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDigests:
-    """Write the model at `source` to the empty directory `destination` as a plain Hugging Face directory.
+    """Write the model at `source` to the directory `destination`, empty or new, as a plain Hugging Face directory.
 
-    `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). With `link`, the files of
-    a directory are linked and not copied, for a destination that lives no longer than they do.
+    `source` is a directory, a GGUF file, or a hub id with its revision (`org/name@revision`). With `link`, the weight
+    files of a directory are linked and not copied, for a destination that lives no longer than they do.
+
+    What is written is canonical: the tensors as one safetensors file, the tokenizer as one tokenizer.json, of the
+    config what decides numbers. The digests are made of that. So they are the same on every machine, in however many
+    files the weights came and whatever a library wrote beside them; any other tensor, field or token makes others.
 
     Raises `ValueError` naming the source, and the file, field and value where they are known, where it does not exist,
     has no safetensors or GGUF weights, needs remote code, has files that are damaged or lie elsewhere, claims sizes
-    that its weights do not have, or its tokenizer knows tokens the model does not embed. What is pinned can be loaded.
+    that its weights do not have, or its tokenizer knows tokens the model does not embed or lets texts say special
+    tokens. What is pinned can be loaded.
     """
     path = Path(source).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ValueError(f"selector {source!r}: no such GGUF file")
-        _convert_gguf(path, destination)
-    elif path.is_dir():
-        _copy(path, destination, link=link)
-    elif HUB_ID.fullmatch(source):
-        _copy(_download(source), destination, link=link)
-    else:
-        raise ValueError(
-            f"selector {source!r} is neither a directory, nor a .gguf file, nor a hub id with revision "
-            "(org/name@revision)"
-        )
-    require_sound_files(destination, source)
-    _require_usable(destination, source)
+    is_gguf = path.suffix == ".gguf"
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pinning-", dir=destination.parent) as scratch:
+        alone = Path(scratch)  # the model's files, and nothing beside them that could have a say in it
+        if is_gguf:
+            if not path.is_file():
+                raise ValueError(f"selector {source!r}: no such GGUF file")
+            _convert_gguf(path, alone)
+        elif path.is_dir():
+            _gather(path, alone)
+        elif HUB_ID.fullmatch(source):
+            _gather(_download(source), alone)
+        else:
+            raise ValueError(
+                f"selector {source!r} is neither a directory, nor a .gguf file, nor a hub id with revision "
+                "(org/name@revision)"
+            )
+        require_sound_files(alone, source)
+        tokenizer = _usable_tokenizer(alone, source)
+        destination.mkdir(exist_ok=True)
+        with refused_as(source, "its files cannot be brought into canonical form"):
+            write_config(read_json(alone / CONFIG, source), destination)
+            write_tokenizer(tokenizer, alone, destination)
+            _require_that_text_is_data(destination, tokenizer, source)
+            (move_weights if is_gguf else link_weights if link else write_weights)(alone, destination)
+    with refused_as(source, "its weight files are not those of the model that config.json describes"):
+        require_loadable(destination)
     return digest_model(destination)
+
+
+def digest_model(directory: Path) -> ModelDigests:
+    """Digests of a pinned directory, its weights in whatever form: equal digests give equal scores."""
+    weights = {*weight_files(directory), directory / INDEX}
+    others = {file.name: file_sha256(file) for file in model_files(directory) if file not in weights}
+    return digests_of_files(others | {WEIGHTS: weights_sha256(directory)})
 
 
 def _convert_gguf(path: Path, destination: Path) -> None:
@@ -86,7 +123,8 @@ def _convert_gguf(path: Path, destination: Path) -> None:
         tokenizer.save_pretrained(destination)
 
 
-def _copy(source: Path, destination: Path, *, link: bool) -> None:
+def _gather(source: Path, alone: Path) -> None:
+    """Links to the model's files in the directory `source`, which must be files inside it."""
     if not (source / CONFIG).is_file():
         raise RefusedModelError(source, "no config.json, so not a Hugging Face model directory")
     if not weight_files(source):
@@ -94,12 +132,8 @@ def _copy(source: Path, destination: Path, *, link: bool) -> None:
         found = f"; {', '.join(pickles)} are pickles, which are never loaded" if pickles else ""
         raise RefusedModelError(source, f"no model*.safetensors weights in it{found}")
     require_files_inside(source, source)
-    destination.mkdir(parents=True, exist_ok=True)
     for file in model_files(source):
-        if link:
-            (destination / file.name).symlink_to(file.resolve())
-        else:
-            shutil.copyfile(file, destination / file.name)
+        (alone / file.name).symlink_to(file.resolve())
 
 
 def _download(source: str) -> Path:
@@ -109,7 +143,8 @@ def _download(source: str) -> Path:
     return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(PATTERNS)))
 
 
-def _require_usable(directory: Path, source: str) -> None:
+def _usable_tokenizer(directory: Path, source: str) -> Any:
+    """The tokenizer of a model that transformers can make, none of whose tokens the model lacks."""
     config_json = read_json(directory / CONFIG, source)
     architecture = config_json.get("model_type")
     if not isinstance(architecture, str) or architecture not in CONFIG_MAPPING:
@@ -121,9 +156,9 @@ def _require_usable(directory: Path, source: str) -> None:
         config = load_config(directory)
         embedded = config.get_text_config().vocab_size
     with refused_as(source, "its tokenizer cannot be used"):
-        tokenizer = load_tokenizer(directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        TextTokenizer.of(tokenizer, where=source)
         largest = max(tokenizer.get_vocab().values())
-        tokenizer("a")
     if largest >= embedded:
         raise RefusedModelError(
             source,
@@ -137,8 +172,24 @@ def _require_usable(directory: Path, source: str) -> None:
         raise RefusedModelError(
             source, f"config.json describes a model of {elements:,} numbers, but its weight files hold {stored:,}"
         )
-    with refused_as(source, "its weight files are not those of the model that config.json describes"):
-        require_loadable(directory)
+    return tokenizer
+
+
+def _require_that_text_is_data(directory: Path, tokenizer: Any, source: str) -> None:
+    """Refuse a tokenizer that, as it was pinned in `directory`, texts can make say a special token, or that is another
+    than the one it was made from."""
+    pinned = load_tokenizer(directory)
+    name = f"{TOKENIZER if tokenizer.is_fast else TOKENIZER_CONFIG}, a {type(tokenizer).__name__}"
+    if (token := pinned.unsplit_token()) is not None:
+        raise RefusedModelError(
+            source,
+            f"{name}, cannot split special tokens: a text that holds {token!r} is given token "
+            f"{pinned.special_tokens[token]}, which is for control alone",
+        )
+    if not any(token in _PLAIN_TEXT for token in pinned.special_tokens):
+        expected, found = tokenizer(_PLAIN_TEXT, add_special_tokens=False)["input_ids"], pinned.encode(_PLAIN_TEXT)
+        if found != expected:
+            raise RefusedModelError(source, f"{name}, does more to a text than its files say: {_PLAIN_TEXT!r}")
 
 
 def _elements(config: Any) -> int:

@@ -144,7 +144,9 @@ def _require_sound_index(index: dict[str, Any], shapes: dict[str, dict[str, Shap
             raise RefusedModelError(source, f"{field} is {name!r}, which has no such tensor")
     for name in sorted(set(weight_map.values())):
         for tensor in shapes[name]:
-            if weight_map.get(tensor, name) != name:
+            if tensor not in weight_map:
+                raise RefusedModelError(source, f"{INDEX}: weight_map lacks {_words(tensor)}, which is in {name}")
+            if weight_map[tensor] != name:
                 raise RefusedModelError(
                     source, f"{INDEX}: weight_map[{_words(tensor)}] is {weight_map[tensor]!r}, but {name} has it too"
                 )

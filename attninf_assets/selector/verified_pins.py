@@ -23,9 +23,9 @@ def require_intact(
 ) -> None:
     """Raise `DamagedPinError` unless the model in `directory`, called `where`, has the digest that it was pinned under.
 
-    The digest decides; `pinned_files`, the sha256 of the files as they were pinned, tell which file is another, where
-    they are known. What was found intact is noted in the directory `memory`, by size, inode and times of every file,
-    and not read again until one of these changes.
+    The digest decides, and every byte is in it; `pinned_files`, the sha256 of the files as they were pinned, tell
+    which file is another, where they are known. What was found intact is noted in the directory `memory`, by size,
+    inode and times of every file, and not read again until one of these changes.
     """
     stamps = _stamps(directory)
     remembered = memory / f"{hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()}.json"
@@ -33,10 +33,7 @@ def require_intact(
     if _text(remembered) == found_before:
         return
     sha256_of = file_digests(directory)
-    try:
-        is_now = digests_of_files(directory, sha256_of).model
-    except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        is_now = f"none, as config.json or the index cannot be read ({type(error).__name__}: {error})"
+    is_now = digests_of_files(sha256_of).model
     if is_now == digest:
         _remember(remembered, found_before)
         return
@@ -49,7 +46,7 @@ def require_intact(
             )
     raise DamagedPinError(
         f"{where}: not the model that was pinned: its digest is {is_now}, pinned was {digest}; {_REPAIR} "
-        "(sharded models that were pinned before 0.2.0 get a new digest by that)"
+        "(a model pinned before 0.2.0 gets a new digest by that, and its probes and heads are to be made again)"
     )
 
 

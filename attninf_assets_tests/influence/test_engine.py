@@ -9,7 +9,7 @@ from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.tiny_models import CONTEXT, save_tiny_model, tiny_model
-from benchmarks.rigs.made_up_text import tiny_tokenizer
+from benchmarks.rigs.made_up_text import tiny_text_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -27,7 +27,7 @@ def test_an_engine_scores_what_the_oracle_scores_up_to_the_models_context(bos: b
     name = "bos" if bos else "eos"
     selector = Selector("m", "t", (Head(1, 1), Head(2, 0)), "uniform", engine.max_tokens, name, "float32")
     [[found]] = engine.score(selector, [Text("a", TEXT)], n_bytes=len(TEXT))
-    ids = tiny_tokenizer()(TEXT, add_special_tokens=False)["input_ids"]
+    ids = tiny_text_tokenizer().encode(TEXT)
     assert found.n_tokens == len(ids) > CONTEXT
     for loss, masked in [(found.loss_base, oracle.NOBODY), (found.loss_reference, frozenset({(1, 1), (2, 0)}))]:
         expected = oracle.document_losses(

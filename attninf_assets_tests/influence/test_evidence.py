@@ -15,7 +15,7 @@ from attninf_assets.influence.runtime.progress import BudgetHalved, Progress, Pr
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
-from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -25,7 +25,7 @@ few_heads = st.sets(st.builds(Head, st.integers(0, N_LAYERS - 1), st.integers(0,
 
 @cache
 def probes() -> tuple[Probe, ...]:
-    return tuple(build_probes(sentences(), tiny_tokenizer(), start_token=1, n_probes=3, max_tokens=600, seed=1))
+    return tuple(build_probes(sentences(), tiny_text_tokenizer(), start_token=1, n_probes=3, max_tokens=600, seed=1))
 
 
 def gathered(

@@ -15,13 +15,14 @@ from attninf_assets.influence.detection import HeadDetection
 from attninf_assets.influence.heads import check_singled_out, choose_heads, detect_retrieval_heads
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer
 from attninf_assets.influence.probes import Probe, build_probes
 from attninf_assets.influence.runtime.progress import BudgetHalved, OnProgress, Progress, ignore_progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
 from attninf_assets_tests.support.tiny_models import SUPPORTED, tiny_model
-from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -31,7 +32,7 @@ fractions = st.integers(1, 100).map(lambda percent: percent / 100)
 
 
 def probes_of(n_probes: int, *, seed: int = 3) -> list[Probe]:
-    return build_probes(sentences(), tiny_tokenizer(), start_token=1, n_probes=n_probes, max_tokens=700, seed=seed)
+    return build_probes(sentences(), tiny_text_tokenizer(), start_token=1, n_probes=n_probes, max_tokens=700, seed=seed)
 
 
 def span(probe: Probe) -> dict[str, int]:
@@ -283,12 +284,12 @@ def test_what_a_row_cannot_see_is_not_attended_to() -> None:
 
 @pytest.mark.sample
 def test_detection_equals_the_oracle_on_a_real_model(
-    sample_model: Any, sample_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    sample_model: Any, sample_tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes = build_probes(
         sentences(),
         sample_tokenizer,
-        start_token=sample_tokenizer.bos_token_id,
+        start_token=sample_tokenizer.start_token,
         n_probes=2,
         max_tokens=450,
         seed=0,

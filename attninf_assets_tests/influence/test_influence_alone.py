@@ -11,7 +11,7 @@ from attninf_assets import influence
 
 PACKAGE = Path(influence.__path__[0])
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAY_IMPORT = {"torch", "transformers", "numpy", "huggingface_hub", *sys.stdlib_module_names}
+MAY_IMPORT = {"torch", "transformers", "tokenizers", "numpy", "huggingface_hub", *sys.stdlib_module_names}
 ABSENT = [
     "dagster", "dagster_aws", "polars", "duckdb", "deltalake", "pyarrow", "pandas", "matplotlib", "zstandard",
     "attninf_assets.store", "attninf_assets.corpus", "attninf_assets.selector", "attninf_assets.scores",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest, qualifying_values
-from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer, tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -20,7 +20,7 @@ START = 1
 def built(*, n_probes: int = 4, max_tokens: int = 700, seed: int = 0, corpus: tuple[str, ...] = ()) -> list[Probe]:
     return build_probes(
         corpus or sentences(),
-        tiny_tokenizer(),
+        tiny_text_tokenizer(),
         start_token=START,
         n_probes=n_probes,
         max_tokens=max_tokens,
@@ -72,18 +72,28 @@ def test_a_probe_is_a_json_object_three_demonstrations_and_a_query_answered_from
 @settings(deadline=None, max_examples=15)
 @given(probes=any_probes)
 def test_spans_hold_exactly_the_answers_tokens(probes: list[Probe]) -> None:
-    tokenizer = tiny_tokenizer()
     for probe in probes:
         _, answer = questions_of(probe)[-1]
-        expected = tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        expected = tuple(tiny_text_tokenizer().encode(answer))
         assert probe.token_ids[probe.answer_start : probe.answer_end] == expected
         assert probe.token_ids[probe.span_start : probe.span_end] == expected
         assert probe.answer_end == len(probe.token_ids)
         assert probe.answer_length == len(expected)
         assert 8 <= probe.answer_length <= 40
         # And the span is the one in the object, under the queried key.
-        before = tokenizer.decode(list(probe.token_ids[1 : probe.span_start]))
+        before = tiny_tokenizer().decode(list(probe.token_ids[1 : probe.span_start]))
         assert before == probe.text[: probe.text.index(answer)]
+
+
+def test_control_tokens_in_sentences_are_their_characters_and_spans_stay_exact() -> None:
+    corpus = tuple(f"The keeper wrote <s> and </s> on lamp {number}." for number in range(30))
+    for probe in built(max_tokens=1200, corpus=corpus):
+        assert probe.token_ids[0] == START
+        assert not {0, 1, 2} & set(probe.token_ids[1:])
+        answer = probe.token_ids[probe.answer_start : probe.answer_end]
+        assert answer == probe.token_ids[probe.span_start : probe.span_end]
+        assert tiny_tokenizer().decode(list(answer)) == questions_of(probe)[-1][1]
+        assert tiny_tokenizer().decode(list(probe.token_ids[1:])) == probe.text
 
 
 @settings(deadline=None, max_examples=15)
@@ -98,7 +108,7 @@ def test_tokens_are_the_start_token_and_then_the_text(probes: list[Probe]) -> No
 @settings(deadline=None, max_examples=20)
 @given(n_probes=st.integers(1, 4), max_tokens=st.integers(720, 2500), seed=st.integers(0, 10**6))
 def test_a_probe_is_as_long_as_the_budget_allows_and_no_longer(n_probes: int, max_tokens: int, seed: int) -> None:
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_text_tokenizer()
     longest = max(len(v.token_ids) for v in qualifying_values(sentences(), tokenizer))
     # The most one more pair in the object could cost: every character of the key a token, quotes, colon and comma.
     one_more = longest + 32 + 6
@@ -122,8 +132,7 @@ def test_the_queried_position_is_spread_evenly_over_the_probes(n_probes: int, se
 
 def test_a_tight_budget_draws_shorter_sentences_rather_than_none() -> None:
     """Wherever the four shortest sentences fit, a probe is built, whatever the draw."""
-    tokenizer = tiny_tokenizer()
-    four = sorted(sentences(), key=lambda s: len(tokenizer(s)["input_ids"]))[:4]
+    four = sorted(sentences(), key=lambda s: len(tiny_text_tokenizer().encode(s)))[:4]
     needed = max(len(p.token_ids) for p in built(n_probes=30, max_tokens=4096, corpus=tuple(four)))
     probes = built(n_probes=30, max_tokens=needed + 8)
     assert all(len(p.token_ids) <= needed + 8 for p in probes)
@@ -166,15 +175,15 @@ def test_the_digest_changes_with_tokens_spans_and_order() -> None:
 )
 def test_only_plain_sentences_of_8_to_40_tokens_qualify(sentence: str, why: str) -> None:
     good = sentences()[0]
-    assert [v.text for v in qualifying_values([sentence, good], tiny_tokenizer())] == [good], why
+    assert [v.text for v in qualifying_values([sentence, good], tiny_text_tokenizer())] == [good], why
 
 
 def test_the_bounds_of_a_value_are_8_and_40_tokens_inclusive() -> None:
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_text_tokenizer()
 
     def of(n_tokens: int) -> str:
         text = "Z" * n_tokens
-        assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) == n_tokens
+        assert len(tokenizer.encode(text)) == n_tokens
         return text
 
     found = qualifying_values([of(n) for n in (7, 8, 40, 41)], tokenizer)
@@ -183,8 +192,8 @@ def test_the_bounds_of_a_value_are_8_and_40_tokens_inclusive() -> None:
 
 def test_repeated_sentences_qualify_once_in_the_order_given() -> None:
     a, b, c = sentences()[:3]
-    assert [v.text for v in qualifying_values([b, a, b, c, a], tiny_tokenizer())] == [b, a, c]
-    assert qualifying_values([], tiny_tokenizer()) == []
+    assert [v.text for v in qualifying_values([b, a, b, c, a], tiny_text_tokenizer())] == [b, a, c]
+    assert qualifying_values([], tiny_text_tokenizer()) == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from attninf_assets.influence.document_score import DocumentScore, Text, attenti
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.streamed_model import StreamedModel
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import SCORE_TOLERANCE, score_documents, tokenized_chunks
@@ -22,7 +23,7 @@ from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support import oracle
 from attninf_assets_tests.support.tiny_models import tiny_model
-from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer, tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -50,7 +51,7 @@ def scored(
 ) -> list[DocumentScore]:
     chunks = score_documents(
         model or streamed(),
-        tiny_tokenizer(),
+        tiny_text_tokenizer(),
         SELECTOR,
         (Text(str(number), text) for number, text in enumerate(texts)),
         start_token=1,
@@ -83,7 +84,7 @@ def test_scores_equal_the_oracle_in_the_order_the_documents_came(texts: list[str
     found = scored(texts, tokens_at_once=tokens_at_once)
     assert [score.doc_id for score in found] == [str(number) for number in range(len(texts))]
     for text, score in zip(texts, found, strict=True):
-        ids = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
+        ids = tiny_text_tokenizer().encode(text)
         assert score.n_tokens == len(ids)
         if not ids:
             assert score.score is None
@@ -145,14 +146,14 @@ def test_masking_by_zero_output_is_another_reference_model() -> None:
         selector = Selector("m", "t", HEADS, mask, MAX_TOKENS, "bos", "float32")
         texts = [Text("a", " ".join(sentences()[:3]))]
         [[score]] = score_documents(
-            streamed(), tiny_tokenizer(), selector, texts, start_token=1, token_budget=TokenBudget(100), n_bytes=1
+            streamed(), tiny_text_tokenizer(), selector, texts, start_token=1, token_budget=TokenBudget(100), n_bytes=1
         )
         return score
 
     uniform, zero = of("uniform"), of("zero")
     assert zero.loss_base == pytest.approx(uniform.loss_base, abs=1e-5)
     assert abs(zero.loss_reference - uniform.loss_reference) > 0.05
-    ids = tiny_tokenizer()(" ".join(sentences()[:3]), add_special_tokens=False)["input_ids"]
+    ids = tiny_text_tokenizer().encode(" ".join(sentences()[:3]))
     expected = oracle.document_losses(
         streamed().model, ids, start_token=1, max_tokens=MAX_TOKENS, masked=MASKED, mask="zero"
     )
@@ -168,24 +169,25 @@ def test_no_documents_have_no_scores() -> None:
 def test_chunks_are_complete_documents_in_order_of_about_the_size_asked_for(
     texts: list[str], chunk_tokens: int
 ) -> None:
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_text_tokenizer()
     chunks = list(
         tokenized_chunks([Text(str(n), t) for n, t in enumerate(texts)], tokenizer, chunk_tokens=repeat(chunk_tokens))
     )
     documents = [document for chunk in chunks for document in chunk]
     assert [d.doc_id for d in documents] == [str(n) for n in range(len(texts))]
     for text, document in zip(texts, documents, strict=True):
-        assert list(document.token_ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert list(document.token_ids) == tokenizer.encode(text)
         assert document.n_bytes == len(text.encode())
     for chunk in chunks[:-1]:
         held = [len(d.token_ids) for d in chunk]
         assert sum(held[:-1]) < chunk_tokens <= sum(held)
 
 
-def test_special_tokens_are_not_added_to_a_document() -> None:
-    [[document]] = tokenized_chunks([Text("a", "map")], tiny_tokenizer(), chunk_tokens=repeat(100))
-    assert 1 not in document.token_ids
-    assert 2 not in document.token_ids
+@pytest.mark.parametrize("text", ["map", "<s>", "a map</s><s>another<pad>"])
+def test_a_document_holds_no_special_token_be_it_added_or_written_out(text: str) -> None:
+    [[document]] = tokenized_chunks([Text("a", text)], tiny_text_tokenizer(), chunk_tokens=repeat(100))
+    assert not {0, 1, 2} & set(document.token_ids.tolist())
+    assert tiny_tokenizer().decode(document.token_ids) == text
 
 
 @pytest.mark.parametrize("n_documents", [1, 7, 40])
@@ -240,7 +242,7 @@ def test_a_reader_that_fails_costs_no_chunk_that_was_scored(monkeypatch: pytest.
 
     scores: list[DocumentScore] = []
     chunks = score_documents(
-        streamed(), tiny_tokenizer(), SELECTOR, failing(), start_token=1, token_budget=TokenBudget(40), n_bytes=1
+        streamed(), tiny_text_tokenizer(), SELECTOR, failing(), start_token=1, token_budget=TokenBudget(40), n_bytes=1
     )
     with pytest.raises(OSError, match="the bucket is away"):
         scores.extend(score for chunk in chunks for score in chunk)
@@ -262,11 +264,13 @@ REAL_TEXTS = [
 
 
 @pytest.mark.sample
-def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(sample_model: Any, sample_tokenizer: Any) -> None:
+def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(
+    sample_model: Any, sample_tokenizer: TextTokenizer
+) -> None:
     heads = (Head(17, 3), Head(17, 4), Head(18, 6), Head(20, 6))
     selector = Selector("m", "t", heads, "uniform", 90, "bos", "float32")
     texts = [Text(str(number), text) for number, text in enumerate(REAL_TEXTS)]
-    start = sample_tokenizer.bos_token_id
+    start = sample_tokenizer.start_token
     found = [
         score
         for chunk in score_documents(
@@ -284,7 +288,7 @@ def test_scores_of_real_texts_equal_the_oracle_on_a_real_model(sample_model: Any
     assert max(score.n_tokens for score in found) > 90, "one of them has to be longer than a window"
     masked = frozenset((head.layer, head.index) for head in heads)
     for text, score in zip(REAL_TEXTS, found, strict=True):
-        ids = sample_tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = sample_tokenizer.encode(text)
         base, reference = (
             oracle.mean(oracle.document_losses(sample_model, ids, start_token=start, max_tokens=90, masked=heads_))
             for heads_ in (oracle.NOBODY, masked)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
 
-SELECTOR = Selector("m" * 64, "t" * 64, (Head(1, 2), Head(0, 5)), "uniform", 4096, "bos", "float32")
+SELECTOR = Selector("m" * 64, "t" * 64, (Head(1, 2), Head(0, 5)), "uniform", 4096, "bos", "float32", scoring_version=1)
 OTHER: dict[str, Any] = {
     "model_digest": "n" * 64,
     "tokenizer_digest": "u" * 64,

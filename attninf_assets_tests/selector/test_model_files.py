@@ -9,9 +9,10 @@ import pytest
 
 from attninf_assets.selector import verified_pins
 from attninf_assets.selector.building import pin_selector_model
-from attninf_assets.selector.model_directory import digest_model
 from attninf_assets.selector.model_files import is_intact, local_directory, pinned_files
+from attninf_assets.selector.pinning import digest_model
 from attninf_assets.store.root import Root
+from attninf_assets_tests.support.pins import digests_of
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -30,8 +31,13 @@ def pin(root: Root, tiny_directory: Path) -> str:
 
 def test_a_pinned_model_comes_as_it_was_pinned(root: Root, pin: str, tiny_directory: Path, tmp_path: Path) -> None:
     directory = local_directory(root, pin, cache=tmp_path / "cache")
-    assert digest_model(directory) == digest_model(tiny_directory)
-    assert {f.name for f in directory.iterdir()} == {f.name for f in tiny_directory.iterdir()}
+    assert digest_model(directory) == digests_of(tiny_directory)
+    assert {f.name for f in directory.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
 
 
 def test_what_is_not_there_is_refused_by_its_place(root: Root, tmp_path: Path) -> None:
@@ -53,7 +59,7 @@ def test_a_flipped_bit_is_refused_with_the_file_and_both_digests_and_repaired_by
     assert "materialize selector_model again" in str(caught.value)
     pin_selector_model(root, str(tiny_directory))
     assert is_intact(root, pin)
-    assert digest_model(local_directory(root, pin, cache=tmp_path / "cache")) == digest_model(tiny_directory)
+    assert digest_model(local_directory(root, pin, cache=tmp_path / "cache")) == digests_of(tiny_directory)
 
 
 def test_a_file_that_is_gone_or_was_added_is_refused_and_put_right(
@@ -68,11 +74,31 @@ def test_a_file_that_is_gone_or_was_added_is_refused_and_put_right(
         local_directory(root, pin, cache=tmp_path / "another_cache")
     pin_selector_model(root, str(tiny_directory))
     directory = local_directory(root, pin, cache=tmp_path / "cache")
-    assert digest_model(directory) == digest_model(tiny_directory)
+    assert digest_model(directory) == digests_of(tiny_directory)
+
+
+def test_a_pin_of_an_earlier_release_says_what_to_do_and_pinning_again_does_it(
+    root: Root, pin: str, tiny_directory: Path, tmp_path: Path
+) -> None:
+    """Its directory has another name than the same model gets now, and its list of files names no form."""
+    earlier = "selectors/" + "e" * 64
+    for path in root.list(pin):
+        root.write_bytes(path.replace(pin, earlier), root.read_bytes(path))
+    root.write_bytes(f"selectors/files/{'e' * 64}.json", json.dumps(pinned_files(root, pin)).encode())
+    with pytest.raises(
+        ValueError,
+        match=f"{earlier}: pinned by an earlier release, .* materialize selector_model, retrieval_probes and retri",
+    ):
+        local_directory(root, earlier, cache=tmp_path / "cache")
+    assert not is_intact(root, earlier), "so a GGUF file is converted anew"
+    assert pin_selector_model(root, str(tiny_directory)).directory == pin
+    root.delete(f"selectors/files/{'e' * 64}.json")  # the first release kept no list at all
+    with pytest.raises(ValueError, match=r"was pinned before 0\.2\.0 gets a new digest by that"):
+        local_directory(root, earlier, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("list_is", ["gone", "damaged"])
-def test_a_pin_of_an_earlier_release_has_no_list_of_files_and_is_verified_by_its_digest(
+def test_a_pin_without_a_list_of_files_is_verified_by_its_digest(
     root: Root, pin: str, list_is: str, tmp_path: Path
 ) -> None:
     digest = pin.removeprefix("selectors/")
@@ -136,7 +162,7 @@ def test_a_damaged_copy_of_a_model_on_s3_is_made_again(s3_root: Root, tiny_direc
         else:
             (copy / "vocab.json").write_text("{}")
         assert local_directory(s3_root, pin, cache=tmp_path) == copy
-        assert digest_model(copy) == digest_model(tiny_directory)
+        assert digest_model(copy) == digests_of(tiny_directory)
 
 
 # Takes (uri, options, relative, cache, own name, other's name); fetches, waits for the other to have fetched, installs.
@@ -174,5 +200,5 @@ def test_two_processes_that_fill_the_cache_at_once_both_have_the_model(
     for process in both:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        assert digest_model(Path(out.strip())) == digest_model(tiny_directory)
+        assert digest_model(Path(out.strip())) == digests_of(tiny_directory)
     assert [path.name for path in (tmp_path / "cache" / "selectors").iterdir()] == [pin.removeprefix("selectors/")]

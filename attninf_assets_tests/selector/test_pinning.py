@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
-from attninf_assets.selector.model_directory import digest_model
-from attninf_assets.selector.pinning import pin_model
+from attninf_assets.influence.model.pretrained import load_model
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer, load_tokenizer
+from attninf_assets.selector.model_directory import file_digests
+from attninf_assets.selector.pinning import digest_model, pin_model
 from attninf_assets_tests.support.hub import hub_of
-from attninf_assets_tests.support.tiny_models import tiny_model
-from benchmarks.rigs.made_up_text import VOCAB, tiny_tokenizer
+from attninf_assets_tests.support.pins import digests_of
+from attninf_assets_tests.support.tiny_gguf import tiny_gguf
+from attninf_assets_tests.support.tiny_models import SUPPORTED, save_tiny_model, tiny_model
+from attninf_assets_tests.support.tiny_tokenizers import KINDS, tokenizer_of_kind
+from benchmarks.rigs.made_up_text import VOCAB, tiny_text_tokenizer, tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -41,8 +47,9 @@ def test_a_pinned_directory_loads_as_the_same_model_and_tokenizer(tiny_directory
     model = load_model(tmp_path / "pinned", numeric_class="float32", device=CPU)
     torch.testing.assert_close(model(ids).logits, tiny_model("llama")(ids).logits)
     assert not model.training
-    again = load_tokenizer(tmp_path / "pinned")
-    assert again("The old keeper.")["input_ids"] == tiny_tokenizer()("The old keeper.")["input_ids"]
+    assert load_tokenizer(tmp_path / "pinned").encode("The old keeper.") == tiny_text_tokenizer().encode(
+        "The old keeper."
+    )
 
 
 def test_only_what_a_model_needs_is_pinned(directory: Path, tmp_path: Path) -> None:
@@ -50,16 +57,17 @@ def test_only_what_a_model_needs_is_pinned(directory: Path, tmp_path: Path) -> N
         (directory / name).write_text("not needed")
     pin_model(str(directory), tmp_path / "pinned")
     assert {path.name for path in (tmp_path / "pinned").iterdir()} == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
     }  # fmt: skip
 
 
-def test_sharded_weights_are_pinned_with_their_index(tmp_path: Path) -> None:
+def test_sharded_weights_are_pinned_as_one_file(tmp_path: Path) -> None:
     model = tiny_model("llama")
     model.save_pretrained(tmp_path / "source", max_shard_size="60KB")
     tiny_tokenizer().save_pretrained(tmp_path / "source")
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
     pin_model(str(tmp_path / "source"), tmp_path / "pinned")
+    assert [file.name for file in (tmp_path / "pinned").glob("model*")] == ["model.safetensors"]
     loaded = load_model(tmp_path / "pinned", numeric_class="float32", device=CPU)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
@@ -143,7 +151,7 @@ def test_models_that_cannot_be_used_are_refused_with_the_reason(
 
 
 def test_code_that_comes_with_a_tokenizer_is_refused_without_asking(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = directory / "ran"
     (directory / "exotic.py").write_text(f"open({str(ran)!r}, 'w')\nclass Exotic: pass\n")
@@ -151,7 +159,7 @@ def test_code_that_comes_with_a_tokenizer_is_refused_without_asking(
     edit(directory / "tokenizer_config.json", lambda content: content.update(fields))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(ValueError, match="custom code"):
-        load_tokenizer(directory)
+        pin_model(str(directory), tmp_path / "pinned")
     assert not ran.exists()
 
 
@@ -169,42 +177,197 @@ def test_weights_that_lack_a_parameter_are_refused_rather_than_made_up(directory
         load_model(directory, numeric_class="float32", device=CPU)
 
 
-# Digests
+# One digest everywhere
 
 
-def test_digests_do_not_depend_on_where_the_model_lies_or_which_release_saved_it(
-    tiny_directory: Path, directory: Path, tmp_path: Path
+PIN = (
+    "import sys; from pathlib import Path; from attninf_assets.selector.pinning import pin_model; "
+    "found = [pin_model(source, Path(sys.argv[1]) / str(number)) for number, source in enumerate(sys.argv[2:])]; "
+    "print(*(f'{one.model}.{one.tokenizer}' for one in found))"
+)
+
+
+def test_the_same_model_is_pinned_under_one_digest_whatever_the_environment(
+    tiny_directory: Path, tmp_path: Path
 ) -> None:
-    before = digest_model(tiny_directory)
-    assert pin_model(str(directory), tmp_path / "one") == before
-    edit(directory / "config.json", lambda c: c.update(transformers_version="9.9", _name_or_path="elsewhere"))
+    """Processes of their own: transformers and huggingface_hub read their settings when they are imported."""
+    gguf = tiny_gguf(tmp_path / "tiny.gguf")
+    elsewhere = Path(shutil.copytree(tiny_directory, tmp_path / "another name"))
+    (tmp_path / "cwd").mkdir()
+    environments: list[tuple[dict[str, str], Path, list[str]]] = [
+        ({"HF_HUB_OFFLINE": "0", "PYTHONHASHSEED": "1"}, Path.cwd(), [str(tiny_directory), str(gguf)]),
+        (
+            {
+                "HF_HUB_OFFLINE": "1",
+                "TRANSFORMERS_OFFLINE": "1",
+                "PYTHONHASHSEED": "2",
+                "HF_HOME": str(tmp_path / "hf"),
+            },
+            tmp_path / "cwd",
+            [f"../{elsewhere.name}", "../tiny.gguf"],
+        ),
+    ]
+    running = []
+    for number, (settings, cwd, sources) in enumerate(environments):
+        (tmp_path / str(number)).mkdir()
+        environment = os.environ | settings | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", PIN, str(tmp_path / str(number)), *sources]
+        running.append(subprocess.Popen(command, env=environment, cwd=cwd, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=120)[0].strip() for process in running]
+    assert said[0] == said[1]
+    assert len(said[0].split()) == 2
+    for number in range(2):
+        one, other = (file_digests(tmp_path / str(environment) / str(number)) for environment in (0, 1))
+        assert one == other
+    assert said[0].split()[0].partition(".")[0] == digests_of(tiny_directory).model
+
+
+def test_digests_do_not_depend_on_what_libraries_write_beside_the_model(tiny_directory: Path, tmp_path: Path) -> None:
+    before = digests_of(tiny_directory)
+    plain = AutoTokenizer.from_pretrained(tiny_directory)
+    plain.save_pretrained(tmp_path / "saved again")
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path / "saved again", max_shard_size="60KB")
+    directory = tmp_path / "saved again"
+    assert len(list(directory.glob("model-*.safetensors"))) > 1
+    edit(
+        directory / "config.json",
+        lambda c: c.update(
+            transformers_version="9.9", _name_or_path="elsewhere", torch_dtype="float16", unsloth_version="1",
+            use_cache=False, is_local=True,
+        ),
+    )  # fmt: skip
+    edit(
+        directory / "tokenizer_config.json",
+        lambda c: c.update(
+            local_files_only=True, name_or_path="x", chat_template="{{ messages }}", model_max_length=7, is_local=False,
+            padding_side="left", added_by="another library", add_bos_token=True,
+        ),
+    )  # fmt: skip
+    edit(
+        directory / "tokenizer.json",
+        lambda c: c.update(
+            truncation={"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        ),
+    )
     (directory / "README.md").write_text("A model.")
-    assert pin_model(str(directory), tmp_path / "two") == before
+    (directory / "chat_template.jinja").write_text("{{ messages }}")
+    (directory / "generation_config.json").write_text('{"temperature": 0.5}')
+    assert digests_of(directory) == before
+    content = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(dict(reversed(content.items())), indent=7))
+    assert digests_of(directory) == before
+    assert pin_model(str(directory), tmp_path / "pinned") == before
+    assert digests_of(tmp_path / "pinned") == before, "what is pinned is in the form it would be pinned in"
+    assert digest_model(tmp_path / "pinned") == before
 
 
-def test_digests_change_with_any_weight_the_config_and_the_tokenizer(tiny_directory: Path, directory: Path) -> None:
-    before = digest_model(tiny_directory)
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", lambda c: c.update(rms_norm_eps=1e-3)),
+        ("config.json", lambda c: c.update(rope_parameters={"rope_type": "default", "rope_theta": 500.0})),
+        ("config.json", lambda c: c.update(of_a_later_release=True)),
+    ],
+)
+def test_another_config_is_another_model_with_the_same_tokenizer(
+    file: str, change: Callable[[dict[str, Any]], Any], tiny_directory: Path, directory: Path
+) -> None:
+    before = digests_of(tiny_directory)
+    edit(directory / file, change)
+    found = digests_of(directory)
+    assert found.model != before.model
+    assert found.tokenizer == before.tokenizer
 
+
+def added(content: dict[str, Any], id_: int, *, special: bool) -> dict[str, Any]:
+    """A piece of the vocabulary, made an added token."""
+    (piece,) = (piece for piece, number in content["model"]["vocab"].items() if number == id_)
+    return content["added_tokens"][0] | {"id": id_, "content": piece, "special": special}
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.json", lambda c: c["model"]["merges"].pop()),
+        ("tokenizer.json", lambda c: c["model"]["merges"].insert(0, c["model"]["merges"].pop(1))),
+        (
+            "tokenizer.json",
+            lambda c: c["model"]["vocab"].update(a=c["model"]["vocab"]["b"], b=c["model"]["vocab"]["a"]),
+        ),
+        ("tokenizer.json", lambda c: c.update(normalizer={"type": "NFKC"})),
+        ("tokenizer.json", lambda c: c["pre_tokenizer"].update(add_prefix_space=True)),
+        ("tokenizer.json", lambda c: c["added_tokens"].append(added(c, 300, special=True))),
+        ("tokenizer.json", lambda c: c["added_tokens"].append(added(c, 300, special=False))),
+        ("tokenizer_config.json", lambda c: c.update(bos_token="</s>")),
+        ("tokenizer_config.json", lambda c: c.pop("bos_token")),
+    ],
+)
+def test_another_tokenizer_is_another_model(
+    file: str, change: Callable[[dict[str, Any]], Any], tiny_directory: Path, directory: Path
+) -> None:
+    before = digests_of(tiny_directory)
+    edit(directory / file, change)
+    found = digests_of(directory)
+    assert found.tokenizer != before.tokenizer
+    assert found.model != before.model
+
+
+def test_another_bit_in_any_tensor_is_another_model_with_the_same_tokenizer(directory: Path) -> None:
+    before = digests_of(directory)
     weights = load_file(directory / "model.safetensors")
     for name in ("model.norm.weight", "model.layers.2.self_attn.v_proj.weight"):
         changed = {n: w.clone() for n, w in weights.items()}
-        changed[name].view(-1)[-1] += 1e-3
+        changed[name].view(torch.uint8).view(-1)[-4] ^= 1
         save_file(changed, directory / "model.safetensors", metadata={"format": "pt"})
-        assert digest_model(directory).model != before.model
-        assert digest_model(directory).tokenizer == before.tokenizer
-    shutil.copy(tiny_directory / "model.safetensors", directory)
-    assert digest_model(directory) == before
-
-    edit(directory / "config.json", lambda c: c.update(rms_norm_eps=1e-3))
-    assert digest_model(directory).model != before.model
-    assert digest_model(directory).tokenizer == before.tokenizer
-    shutil.copy(tiny_directory / "config.json", directory)
-
-    edit(directory / "tokenizer.json", lambda c: c["model"]["merges"].pop())
-    assert digest_model(directory).tokenizer != before.tokenizer
+        found = digests_of(directory)
+        assert found.model != before.model
+        assert found.tokenizer == before.tokenizer
 
 
-# Small questions
+@pytest.mark.parametrize("name", sorted({*SUPPORTED} - {"qwen2"}))
+def test_a_pinned_config_makes_the_same_model_as_the_one_it_was_made_from(name: str, tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "source", name=name)
+    pin_model(str(tmp_path / "source"), tmp_path / "pinned")
+    ids = torch.tensor([tiny_text_tokenizer().encode("The old keeper painted seven maps.")])
+    source, pinned = (load_model(tmp_path / d, numeric_class="float32", device=CPU) for d in ("source", "pinned"))
+    with torch.inference_mode():
+        torch.testing.assert_close(pinned(ids).logits, source(ids).logits, rtol=0, atol=0)
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokenizers_of_every_kind_are_pinned_as_what_texts_meet(kind: str, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of_kind(kind)
+    directory = model_with(tokenizer, tmp_path / "source")
+    digests = pin_model(str(directory), tmp_path / "pinned")
+    pinned, expected = load_tokenizer(tmp_path / "pinned"), TextTokenizer.of(tokenizer)
+    for text in ("a<s>b</s> the old keeper<|im_start|>\n", "é <think> [INST]", "<unk>"):
+        assert pinned.encode(text) == expected.encode(text)
+    assert digests_of(tmp_path / "pinned") == digests
+
+
+def test_a_tokenizer_that_cannot_split_special_tokens_is_refused_with_its_file_and_the_token(tmp_path: Path) -> None:
+    backend = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "[U]": 2}, unk_token="[U]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", unk_token="[U]")
+    directory = model_with(tokenizer, tmp_path / "source")
+    with pytest.raises(
+        ValueError,
+        match=rf"^selector {directory}: tokenizer\.json, a \w+, cannot split special tokens: a text that holds "
+        "'<s>' is given token 0",
+    ):
+        pin_model(str(directory), tmp_path / "pinned")
+
+
+def model_with(tokenizer: Any, directory: Path) -> Path:
+    """A model directory with another tokenizer."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2, n_positions=32))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 # Other sources
@@ -231,8 +394,8 @@ def test_a_hub_model_is_downloaded_at_its_revision_and_pinned(
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == digest_model(tiny_directory).model
-    assert digest_model(tmp_path / "pinned") == digest_model(tiny_directory)
+    assert done.stdout.strip() == digests_of(tiny_directory).model
+    assert digest_model(tmp_path / "pinned") == digests_of(tiny_directory)
     assert "model.safetensors" in asked
     assert not {"pytorch_model.bin", "README.md"} & set(asked), "only what is needed is downloaded"
 
@@ -241,16 +404,19 @@ def test_a_hub_model_is_downloaded_at_its_revision_and_pinned(
 def test_a_gguf_file_becomes_a_plain_directory_that_speaks_english(sample_directory: Path, sample_model: Any) -> None:
     names = {path.name for path in sample_directory.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
-    tokenizer = load_tokenizer(sample_directory)
-    ids = tokenizer("The capital of France is Paris. The capital of Germany is", return_tensors="pt")["input_ids"]
+    ids = torch.tensor(
+        [load_tokenizer(sample_directory).encode("The capital of France is Paris. The capital of Germany is")]
+    )
     with torch.inference_mode():
         sample_model.set_attn_implementation("sdpa")
-        assert tokenizer.decode(sample_model(ids).logits[0, -1].argmax()) == " Berlin"
+        assert (
+            sample_model(ids).logits[0, -1].argmax().tolist() == load_tokenizer(sample_directory).encode(" Berlin")[0]
+        )
 
 
 def test_a_second_copy_of_the_weights_is_neither_copied_nor_digested(tiny_directory: Path, tmp_path: Path) -> None:
     """Some repositories carry their weights twice, once under a name that transformers does not load."""
     shutil.copytree(tiny_directory, tmp_path / "twice")
     shutil.copy(tiny_directory / "model.safetensors", tmp_path / "twice" / "consolidated.safetensors")
-    assert pin_model(str(tmp_path / "twice"), tmp_path / "pinned") == digest_model(tiny_directory)
+    assert pin_model(str(tmp_path / "twice"), tmp_path / "pinned") == digests_of(tiny_directory)
     assert not (tmp_path / "pinned" / "consolidated.safetensors").exists()

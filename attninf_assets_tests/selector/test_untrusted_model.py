@@ -15,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
-from attninf_assets.selector.model_directory import INDEX, digest_model
+from attninf_assets.influence.model.pretrained import load_model
+from attninf_assets.influence.model.text_tokenizer import load_tokenizer
+from attninf_assets.selector.model_directory import INDEX
 from attninf_assets.selector.model_source import ModelDigests
-from attninf_assets.selector.pinning import pin_model
+from attninf_assets.selector.pinning import digest_model, pin_model
+from attninf_assets_tests.support.pins import digests_of
 from attninf_assets_tests.support.tiny_gguf import tiny_gguf
 from attninf_assets_tests.support.tiny_models import REFUSED, SUPPORTED, save_tiny_model, tiny_model
 from benchmarks.rigs.made_up_text import tiny_tokenizer
@@ -79,9 +81,9 @@ def limited(*, seconds: float) -> Iterator[None]:
 
 def test_a_link_that_leads_out_of_the_directory_is_not_followed(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "credentials").write_text("aws_secret_access_key = hunter2")
-    (directory / "chat_template.jinja").symlink_to("../credentials")
+    (directory / "merges.txt").symlink_to("../credentials")
     message = refusal(directory, tmp_path / "pinned")
-    assert message == f"chat_template.jinja is a link to {tmp_path / 'credentials'}, outside {directory}"
+    assert message == f"merges.txt is a link to {tmp_path / 'credentials'}, outside {directory}"
     assert not (tmp_path / "pinned").exists()
 
 
@@ -89,10 +91,10 @@ def test_links_inside_the_directory_are_followed(directory: Path, tiny_directory
     (directory / "weights").mkdir()
     (directory / "model.safetensors").rename(directory / "weights" / "1")
     (directory / "model.safetensors").symlink_to("weights/1")
-    assert pin_model(str(directory), tmp_path / "pinned") == digest_model(tiny_directory)
+    assert pin_model(str(directory), tmp_path / "pinned") == digests_of(tiny_directory)
     assert not (tmp_path / "pinned" / "model.safetensors").is_symlink()
     (tmp_path / "elsewhere").symlink_to(directory)
-    assert pin_model(str(tmp_path / "elsewhere"), tmp_path / "again", link=True) == digest_model(tiny_directory)
+    assert pin_model(str(tmp_path / "elsewhere"), tmp_path / "again", link=True) == digests_of(tiny_directory)
 
 
 def test_a_snapshot_of_the_hubs_cache_leads_to_its_own_blobs_and_no_further(
@@ -104,7 +106,7 @@ def test_a_snapshot_of_the_hubs_cache_leads_to_its_own_blobs_and_no_further(
     for number, file in enumerate(sorted(tiny_directory.iterdir())):
         shutil.copy(file, blobs / str(number))
         (snapshot / file.name).symlink_to(f"../../blobs/{number}")
-    assert pin_model(str(snapshot), tmp_path / "pinned") == digest_model(tiny_directory)
+    assert pin_model(str(snapshot), tmp_path / "pinned") == digests_of(tiny_directory)
     (tmp_path / "models--other--name").mkdir()
     (tmp_path / "models--other--name" / "merges.txt").write_text("private")
     (snapshot / "merges.txt").symlink_to("../../../models--other--name/merges.txt")
@@ -160,6 +162,13 @@ def test_an_index_that_does_not_fit_its_files_is_refused(
     edit(sharded / INDEX, change)
     with pytest.raises(ValueError, match=f"^selector {sharded}: {INDEX}: .*{message}"):
         pin_model(str(sharded), tmp_path / "pinned")
+
+
+def test_an_index_that_does_not_list_a_tensor_of_its_files_is_refused(sharded: Path, tmp_path: Path) -> None:
+    """Some would load it and some would not: it could be two models."""
+    edit(sharded / INDEX, lambda index: index["weight_map"].pop("model.norm.weight"))
+    message = refusal(sharded, tmp_path / "pinned")
+    assert message.startswith(f"{INDEX}: weight_map lacks 'model.norm.weight', which is in model-0")
 
 
 def test_a_tensor_in_two_files_of_the_index_is_refused(sharded: Path, tmp_path: Path) -> None:
@@ -266,7 +275,7 @@ def test_an_implementation_that_the_config_asks_for_is_never_fetched(
 def test_models_of_every_architecture_are_pinned(name: str, tmp_path: Path) -> None:
     """Also of those that are refused for their attention later, by name."""
     save_tiny_model(tmp_path / "source", name=name)
-    assert pin_model(str(tmp_path / "source"), tmp_path / "pinned") == digest_model(tmp_path / "source")
+    assert pin_model(str(tmp_path / "source"), tmp_path / "pinned") == digests_of(tmp_path / "source")
 
 
 # Whatever comes
@@ -336,7 +345,7 @@ def test_a_spoiled_directory_is_refused_by_name_or_pinned_and_loaded(
         if refused is None:
             assert digests == digest_model(tmp_path / "pinned"), done
             model = load_model(tmp_path / "pinned", numeric_class="float32", device=CPU)
-            model(torch.tensor([load_tokenizer(tmp_path / "pinned")("The old keeper.")["input_ids"]]))
+            model(torch.tensor([load_tokenizer(tmp_path / "pinned").encode("The old keeper.")]))
         else:
             assert refused.startswith(f"selector {directory}: "), (done, refused)
             reason = refused.removeprefix(f"selector {directory}: ")

@@ -16,7 +16,7 @@ import pytest
 
 from attninf_assets.mixture.training_corpus import write_training_corpus
 from attninf_assets.selector import model_files
-from attninf_assets.selector.model_directory import digest_model
+from attninf_assets.selector.model_directory import digests_of_files, file_digests
 from attninf_assets.selector.model_files import publish_directory
 from attninf_assets.store import scratch
 from attninf_assets.store.maintenance import sweep
@@ -164,7 +164,7 @@ def test_a_model_put_under_a_local_root_can_be_read_by_others(tmp_path: Path) ->
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
     root = Root.at(tmp_path / "root")
-    digest = digest_model(tmp_path / "model").model
+    digest = digests_of_files(file_digests(tmp_path / "model")).model
     publish_directory(root, tmp_path / "model", f"selectors/{digest}")
     assert sorted(os.listdir(tmp_path / "root/selectors")) == sorted([digest, "files"])
     assert (tmp_path / "root/selectors" / digest).stat().st_mode & 0o055 == 0o055

@@ -36,7 +36,7 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
-from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
+from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 
 __all__ = [
     "N_DOCUMENTS",
@@ -105,7 +105,7 @@ def journalled_engine(journal: Path) -> JournalledEngine:
     scoring._chunk_sizes = lambda token_budget: repeat(scoring._BUDGETS_PER_CHUNK * token_budget.tokens)
     return JournalledEngine(
         model=StreamedModel(planted_model()),
-        tokenizer=tiny_tokenizer(),
+        tokenizer=tiny_text_tokenizer(),
         start_token=1,
         start_token_name="bos",
         max_tokens=64,

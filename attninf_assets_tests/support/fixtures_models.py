@@ -11,7 +11,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from attninf_assets.influence.model.pretrained import load_model, load_tokenizer
+from attninf_assets.influence.model.pretrained import load_model
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer, load_tokenizer
 from attninf_assets.sample.model import fetch_sample_model
 from attninf_assets.selector.pinning import pin_model
 from attninf_assets_tests.support.tiny_models import save_tiny_model
@@ -65,6 +66,6 @@ def sample_model(sample_directory: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def sample_tokenizer(sample_directory: Path) -> Any:
+def sample_tokenizer(sample_directory: Path) -> TextTokenizer:
     """The sample model's own tokenizer."""
     return load_tokenizer(sample_directory)

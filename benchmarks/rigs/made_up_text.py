@@ -7,6 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from attninf_assets.influence.model.text_tokenizer import TextTokenizer
+
 VOCAB = 400
 _WHO = (
     "The old keeper",
@@ -48,3 +50,9 @@ def tiny_tokenizer(*, bos: bool = True) -> Any:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     special = {"eos_token": "</s>", "pad_token": "<pad>"} | ({"bos_token": "<s>"} if bos else {})
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+@cache
+def tiny_text_tokenizer(*, bos: bool = True) -> TextTokenizer:
+    """`tiny_tokenizer` as texts meet it."""
+    return TextTokenizer.of(tiny_tokenizer(bos=bos))

@@ -1,4 +1,4 @@
-"""Loading of pinned models and tokenizers from disk, and access to the layers of a loaded model.
+"""Loading of pinned models from disk, and access to the layers of a loaded model.
 
 Weights come from safetensors, never from pickles, and no code that travels with a model is ever run.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from attninf_assets.influence.model.numeric_class import NumericClass
 
@@ -88,21 +88,6 @@ def linear_layers(module: torch.nn.Module) -> list[LinearLayer]:
         for name, child in parent.named_children()
         if type(child) is torch.nn.Linear
     ]
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer of a pinned directory; raises `ValueError` where it has neither BOS nor EOS."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
-        raise ValueError(f"{directory}: the tokenizer has neither a BOS nor an EOS token to open a document with")
-    return tokenizer
-
-
-def start_token(tokenizer: Any) -> tuple[str, int]:
-    """The start token of every window: ("bos", its id), or ("eos", its id) where there is no BOS."""
-    if tokenizer.bos_token_id is not None:
-        return "bos", tokenizer.bos_token_id
-    return "eos", tokenizer.eos_token_id
 
 
 def choose_numeric_class(device: torch.device) -> NumericClass:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model, start_token
+from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.selector.pinning import pin_model
-from benchmarks.rigs.made_up_text import tiny_tokenizer
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
 
@@ -40,11 +39,6 @@ def test_a_tokenizer_with_nothing_to_open_a_document_is_refused(directory: Path,
     edit(directory / "tokenizer_config.json", lambda c: [c.pop("bos_token"), c.pop("eos_token")])
     with pytest.raises(ValueError, match="neither a BOS nor an EOS"):
         pin_model(str(directory), tmp_path / "pinned")
-
-
-def test_documents_open_with_bos_or_where_there_is_none_eos() -> None:
-    assert start_token(tiny_tokenizer()) == ("bos", 1)
-    assert start_token(tiny_tokenizer(bos=False)) == ("eos", 2)
 
 
 def test_matrix_units_decide_the_numeric_class() -> None:
