@@ -1,12 +1,12 @@
-"""Everything that only a CUDA device can show, in ten minutes: tests, ceiling, scoring, detection, idle, memory, profile.
+"""Everything that only a CUDA device can show, in ten minutes: tests, ceiling, scoring, detection, idle, profile.
 
 python -m benchmarks.cuda                          # prints a table for RESULTS.md; whole outputs under build/cuda
 python -m benchmarks.cuda --only scoring_1.7b      # one step, or several
 python -m benchmarks.cuda --device cpu --small     # the script itself, tried where there is no such device
 
 Each step is a process of its own with a time of its own, so that one that fails, or leaves the device unusable to its
-process, takes nothing else along. Needs torch with CUDA, transformers and numpy; pytest for the tests; the project's other
-dependencies and the package index for the steps on the sample model alone.
+process, takes nothing else along. Needs torch with CUDA, transformers and numpy; pytest for the tests; the project's
+other dependencies and the package index for the step on the sample model alone.
 """
 
 import argparse
@@ -22,8 +22,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-
-from attninf_assets.influence.acceleration.peak import measured_peak
 
 _TESTS = ["-m", "pytest", "-q", "-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider"]
 _TEST_FILE = "attninf_assets_tests/influence/test_gpu.py"
@@ -68,9 +66,9 @@ def main() -> None:
     chosen = arguments.parse_args()
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         print(
-            f"no CUDA device: torch {torch.__version__} sees none. Needed are an NVIDIA device with 16-bit matrix units "
-            "(compute capability 8.0 or later, 9.0 for float8; 40 GiB for the 1.7B shape at the default token budget), "
-            "its driver, and a build of torch for CUDA (not `+cpu`). To try this script: --device cpu --small",
+            f"no CUDA device: torch {torch.__version__} sees none. Needed are an NVIDIA device with 16-bit matrix "
+            "units (compute capability 8.0 or later, 9.0 for float8; 40 GiB for the 1.7B shape), its driver, and a "
+            "build of torch for CUDA (not `+cpu`). To try this script: --device cpu --small",
             file=sys.stderr,
         )
         raise SystemExit(2)

@@ -1,4 +1,4 @@
-"""The numeric class of a selector for which none was asked for: chosen once, when its heads are found, and kept with it.
+"""The numeric class of a selector for which none was asked: chosen once, when its heads are found, and kept with it.
 
 The class is part of the fingerprint. So it is that of the selector in use, as long as the model is the same, and not
 that of whichever machine happens to detect heads again: else a fleet of unlike machines would rescore for ever.

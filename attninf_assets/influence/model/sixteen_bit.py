@@ -3,8 +3,8 @@
 Rounding the residual stream to the 8 bits of bfloat16 after every layer is what costs a selection documents; rounding
 what enters a matrix product costs next to nothing. So only the operands of products are rounded, weights once and
 activations as they enter; residual stream, norms, positions, activations and logits are float32. On CUDA the matrix
-units multiply 16 bits and add in float32. Elsewhere the rounded numbers are multiplied as float32, of which a product of
-two is exact: the numbers are the same to within the order of summation. Shapes: M tokens, K inputs, N outputs.
+units multiply 16 bits and add in float32. Elsewhere the rounded numbers are multiplied as float32, in which a product
+of two is exact: results are the same to within the order of summation. Shapes: M tokens, K inputs, N outputs.
 """
 
 from collections.abc import Callable, Mapping

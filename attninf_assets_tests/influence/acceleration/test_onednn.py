@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.influence.acceleration.onednn import OneDnnLinear, has_onednn, onednn_tiles, restore, to_onednn
 from attninf_assets.influence.acceleration import onednn
+from attninf_assets.influence.acceleration.onednn import OneDnnLinear, has_onednn, onednn_tiles, restore, to_onednn
 from attninf_assets.influence.model import loss
 from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.layers import decoder_layers, linear_layers

@@ -79,8 +79,8 @@ def test_what_is_rounded_twice_is_rounded_once() -> None:
     [
         lambda x, w: F.linear(x, w.T),
         lambda x, w: x @ w,
-        lambda x, w: torch.matmul(x, w),
-        lambda x, w: torch.mm(x, w),
+        torch.matmul,
+        torch.mm,
         lambda x, w: torch.bmm(x[None], w[None])[0],
         lambda x, w: F.grouped_mm(x, w[None], offs=torch.tensor([len(x)], dtype=torch.int32)),
     ],
