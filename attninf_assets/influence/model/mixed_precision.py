@@ -1,10 +1,11 @@
 """A model made to be of a 16-bit class: matrices in bfloat16, all else in float32.
 
-Beside a model that is bfloat16 throughout it takes, for V entries of vocabulary and hidden size C, 2 V C bytes more for
-the float32 embedding and, where that is also the projection, 2 V C for the projection's own copy; loaded, it passes
-through float32 on the host. Per token and layer of a Llama with hidden size C and feed-forward size F it moves, unless
-compiled, about 60 C + 14 F bytes more through the device's memory, as every product's result has 4 bytes and is
-rounded to 2 before the next; and the residual stream of a pass takes 4 C instead of 2 C bytes a token.
+What it costs beside a model that is bfloat16 throughout, counted, not measured. Memory: for V entries of vocabulary and
+hidden size C, 2 V C bytes for the float32 embedding, and where that is the projection, too, 2 V C for the projection's
+own copy; 4 bytes a parameter on the host while it is loaded; twice the bytes of what a pass holds between products.
+Traffic: of a Llama layer with feed-forward size F, norms and feed-forward blocks compiled, about 100 C + 8 F bytes a
+token (products' results written and read again 10 C + 8 F, positions 28 C, roundings 42 C, norms and sums 20 C): 270 kB
+at C = 2,048 and F = 8,192, 0.08 microseconds at 3.3 TB/s beside 0.2 for the layer's products at 650 TFLOP/s.
 """
 
 from functools import partial
