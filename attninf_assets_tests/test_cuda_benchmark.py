@@ -59,7 +59,7 @@ def test_the_first_failure_is_named_and_the_steps_after_it_run(
     steps = [step("print('| 1 | 2 |')", name="one"), step("raise SystemExit('broken')", name="two")]
     monkeypatch.setattr(cuda, "steps_on", lambda *_, **__: [*steps, step("print('| 1 | 4 |')", name="three")])
     monkeypatch.setattr(sys, "argv", ["cuda", "--device", "cpu", "--logs", str(tmp_path)])
-    with pytest.raises(SystemExit, match="first to fail: two, see .*two.log"):
+    with pytest.raises(SystemExit, match=r"first to fail: two, see .*two\.log"):
         cuda.main()
     out = capsys.readouterr().out
     assert "| two | ≥ 1 | **failed**: exit code 1: broken |" in out

@@ -89,7 +89,7 @@ def main() -> None:
 def steps_on(device: str, *, small: bool) -> list[Step]:
     """The steps, what fails first where something is wrong before what is built upon it."""
     shape = ["--shape", "tiny" if small else "1.7b", "--device", device]
-    documents = ["--documents", "3" if small else "400"]
+    documents = ["--documents", "1" if small else "400"]
     scoring = ["-m", "benchmarks.bench_scoring"]
     in_float8 = ["--numeric-class", "float8"]
     detection = ["--probes", "2", "--probe-tokens", "64"] if small else ["--probes", "800", "--probe-tokens", "4096"]
@@ -115,7 +115,7 @@ def steps_on(device: str, *, small: bool) -> list[Step]:
         Step(
             "idle",
             "≤ 5 %",
-            ["-m", "benchmarks.bench_idle", *shape, "--documents", "20" if small else "4000"],
+            ["-m", "benchmarks.bench_idle", *shape, "--documents", "5" if small else "4000"],
             60,
             idle_summary,
         ),
