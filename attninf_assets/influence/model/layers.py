@@ -31,13 +31,13 @@ class LinearLayer:
     @property
     def weight_NK(self) -> torch.Tensor:
         """The weights, outputs × inputs."""
-        weight: torch.Tensor = self.linear.weight  # type: ignore[assignment]
+        weight: torch.Tensor = self.linear.weight
         return weight.detach().T if type(self.linear) is Conv1D else weight.detach()
 
     @property
     def bias_N(self) -> torch.Tensor | None:
         """The bias, if there is one."""
-        bias: torch.Tensor | None = self.linear.bias  # type: ignore[assignment]
+        bias: torch.Tensor | None = self.linear.bias
         return bias
 
     def put(self, module: torch.nn.Module) -> None:
