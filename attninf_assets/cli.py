@@ -58,7 +58,7 @@ def score(
     mask: Annotated[Mask | None, typer.Option(help="What a masked head does. Unset: uniform.")] = None,
     numeric_class: Annotated[
         Literal["auto", "float32", "bfloat16", "float8"] | None,
-        typer.Option(help="Of weights and activations. Unset: bfloat16 on CUDA, float32 elsewhere."),
+        typer.Option(help="Of the operands of products. Unset: bfloat16 on CUDA, float32 elsewhere."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the probes. Unset: 0.")] = None,
     probes: Annotated[int | None, typer.Option(help="How many probes. Unset: 16; the paper has 800.")] = None,

@@ -18,9 +18,8 @@ from attninf_assets.influence.heads import detect_retrieval_heads
 from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.probes import Probe, build_probes
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.clock import ceiling, timed
-from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
+from benchmarks.subjects import add_arguments, chosen_subject
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=2)
     chosen = arguments.parse_args()
     subject = chosen_subject(chosen)
-    model = verified(subject.model, start_token=START, max_tokens=WINDOW, fusing=subject.fusing, float8=subject.float8)
+    model = subject.ready()
     if chosen.shape is None:
         probes = _sample_probes(chosen.probes, chosen.probe_tokens)
     else:
@@ -43,16 +42,16 @@ def main() -> None:
     token_budget = TokenBudget(max(subject.token_budget, chosen.probe_tokens))
     detect_retrieval_heads(model, probes[:2], head_fraction=0.05, token_budget=token_budget)
     print(
-        f"{len(probes)} probes, {n_tokens:,} tokens, {subject.device}, {subject.model.dtype}, {model.kernel.__name__}"
+        f"{len(probes)} probes, {n_tokens:,} tokens, {subject.device}, {subject.numeric_class}, {model.kernel.__name__}"
     )
     print("| seconds | tokens/s | ceiling, TFLOP/s | of the ceiling |")
     print("|---|---|---|---|")
     detect = partial(detect_retrieval_heads, model, probes, head_fraction=0.05, token_budget=token_budget)
     flops = sum(model.flops.of([len(p.token_ids)], [frozenset()], n_predicted=p.answer_length) for p in probes)
     for _ in range(chosen.rounds):
-        before = ceiling(subject.device, subject.model.dtype)
+        before = ceiling(subject.device, subject.product_type)
         done = timed(detect, subject.device)
-        found, highest = done.result, (before + ceiling(subject.device, subject.model.dtype)) / 2
+        found, highest = done.result, (before + ceiling(subject.device, subject.product_type)) / 2
         print(
             f"| {done.seconds:.1f} | {n_tokens / done.seconds:,.0f} | {highest / 1e12:.3f} "
             f"| {flops / done.seconds / highest:.2f} |",

@@ -2,9 +2,11 @@
 
 python -m benchmarks.bench_fidelity                          # the sample model
 python -m benchmarks.bench_fidelity --numeric-class float8 --in-use   # the selector in use under ATTNINF_ROOT
+python -m benchmarks.bench_fidelity --model DIR --heads L11H2,L5H1    # another pinned model, and its heads
+python -m benchmarks.bench_fidelity --document-tokens 4096            # the texts joined to documents of that length
 
 The documents are the sample corpus's. The reference for the sample model is the naive way, two resident models with
-full logits; for a selector in use, of whatever architecture, the engine in float32, a window at a time and with nothing
+full logits; for another one, of whatever architecture, the engine in float32, a window at a time and with nothing
 shared. It is kept beside the sample corpus, for the settings that are tried later.
 """
 
@@ -39,22 +41,31 @@ def main() -> None:
     arguments.add_argument("--device", default=str(choose_device()))
     arguments.add_argument("--documents", type=int, default=200)
     arguments.add_argument("--in-use", action="store_true", help="the selector in use instead of the sample model")
+    arguments.add_argument("--model", type=Path, help="a pinned model instead of the sample model")
+    arguments.add_argument("--heads", type=_heads, help="default: as many as a selector has, from the upper layers")
+    arguments.add_argument("--document-tokens", type=int, help="join the texts to documents of as many tokens")
     chosen = arguments.parse_args()
     device = torch.device(chosen.device)
-    directory, heads = _selector_in_use() if chosen.in_use else (sample_model_directory(), None)
-    texts = sample_texts()[: chosen.documents]
-    documents = load_tokenizer(directory).encode_batch(texts)
+    other = (chosen.model, None) if chosen.model else (sample_model_directory(), None)
+    directory, heads = _selector_in_use() if chosen.in_use else other
+    heads = chosen.heads or heads
+    texts, tokenizer = sample_texts(), load_tokenizer(directory)
+    documents = tokenizer.encode_batch(texts)
+    if chosen.document_tokens:
+        documents = _joined(documents, chosen.document_tokens)
+    documents = documents[: chosen.documents]
     n_tokens = sum(map(len, documents))
     print(f"{n_tokens:,} tokens in {len(documents)} documents; settings on {device}, reference in float32", flush=True)
 
     def subject(numeric_class: NumericClass, *, token_budget: int, fusing: bool) -> Subject:
-        model = load_model(directory, numeric_class=numeric_class, device=device)
+        model = load_model(directory, numeric_class="float32", device=device)
         masked = heads or upper_heads(model.config)
-        return Subject(model, masked, documents, device, token_budget, fusing, float8=numeric_class == "float8")
+        start = tokenizer.start_token
+        return Subject(model, numeric_class, masked, documents, device, token_budget, fusing, start)
 
     def reference() -> np.ndarray:
         plain = subject("float32", token_budget=1, fusing=False)
-        return (Fast(plain) if chosen.in_use else Naive(plain.model, plain.heads)).scores(documents)
+        return (Fast(plain) if chosen.in_use or chosen.model else Naive(plain)).scores(documents)
 
     expected = _kept(reference, of=[str(directory), heads, documents])
     for numeric_class in chosen.numeric_class or NUMERIC_CLASSES:
@@ -72,6 +83,17 @@ def _selector_in_use() -> tuple[Path, Sequence[Head]]:
     root = lake.storage_root()
     selector = current_selector(root)
     return local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()), selector.heads
+
+
+def _heads(text: str) -> list[Head]:
+    """Heads as they are written: L11H2,L5H1."""
+    return [Head(*map(int, head.removeprefix("L").split("H"))) for head in text.split(",")]
+
+
+def _joined(documents: Sequence[Sequence[int]], n_tokens: int) -> list[list[int]]:
+    """The documents' tokens one after the other, in documents of `n_tokens`."""
+    tokens = [token for document in documents for token in document]
+    return [tokens[start : start + n_tokens] for start in range(0, len(tokens) - n_tokens + 1, n_tokens)]
 
 
 def _kept(make: Callable[[], np.ndarray], *, of: object) -> np.ndarray:

@@ -17,7 +17,6 @@ from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.selector import Selector
-from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 
@@ -35,16 +34,14 @@ def main() -> None:
     else:
         tokenizer, texts = tiny_text_tokenizer(), _made_up(chosen.documents)
     engine = Engine(
-        model=verified(
-            subject.model, start_token=START, max_tokens=WINDOW, fusing=subject.fusing, float8=subject.float8
-        ),
+        model=subject.ready(),
         tokenizer=tokenizer,
         start_token=START,
         start_token_name="bos",
         max_tokens=WINDOW,
         token_budget=TokenBudget(subject.token_budget),
     )
-    selector = Selector("model", "tokenizer", tuple(subject.heads), "uniform", WINDOW, "bos", "float32")
+    selector = Selector("model", "tokenizer", tuple(subject.heads), "uniform", WINDOW, "bos", subject.numeric_class)
     reports: list[Progress | BudgetHalved] = []
     n_scored = sum(len(chunk) for chunk in engine.score(selector, texts, n_bytes=1, on_progress=reports.append))
     last = reports[-1]

@@ -16,7 +16,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attninf_assets.influence.model.head import BASE
+from attninf_assets.influence.model.mixed_precision import to_sixteen_bit
 from attninf_assets.influence.model.packing import Window, pack
+from attninf_assets.influence.model.pretrained import choose_numeric_class
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.subjects import START, random_model, upper_heads
@@ -54,8 +56,9 @@ def main() -> None:
 
 def _peak(shape: str, device: torch.device, *, token_budget: int, length: int, vocabulary: int) -> int:
     """Bytes of tensors alive at once in a pass over a full budget, beside the weights."""
+    plain = random_model(shape, device, vocabulary=vocabulary)
     model = verified(
-        random_model(shape, device, vocabulary=vocabulary),
+        plain if choose_numeric_class(device) == "float32" else to_sixteen_bit(plain),
         start_token=START,
         max_tokens=length,
         fusing=device.type == "cuda",

@@ -15,21 +15,19 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from attninf_assets.influence.model.head import BASE, Head
+from attninf_assets.influence.model.head import BASE
 from attninf_assets.influence.model.packing import Window, longest_first, pack
 from attninf_assets.influence.runtime.allocator import keep_freed_memory, set_thresholds
 from attninf_assets.influence.runtime.host_copy import Arriving, one_behind
 from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget
-from attninf_assets.influence.verification.verified_model import verified
 from benchmarks.clock import ceiling, timed
 from benchmarks.fidelity import fidelity
-from benchmarks.subjects import START, WINDOW, Subject, add_arguments, chosen_subject, windows_of
+from benchmarks.subjects import Subject, add_arguments, chosen_subject, windows_of
 
 _GROUP = 8  # documents that the ways take turns over
 
@@ -42,7 +40,7 @@ def main() -> None:
     arguments.add_argument("--group", type=int, help="documents at a turn; default: 8, on CUDA all")
     chosen = arguments.parse_args()
     subject = chosen_subject(chosen)
-    naive, fast = Naive(subject.model, subject.heads), Fast(subject)
+    naive, fast = Naive(subject), Fast(subject)
     print(f"{subject}, kernel {fast.model.kernel.__name__}, trunk shared: {fast.model.share_trunk}", flush=True)
     size = chosen.group or (len(subject.documents) if subject.device.type == "cuda" else _GROUP)
     groups = [subject.documents[n : n + size] for n in range(0, len(subject.documents), size)]
@@ -84,13 +82,13 @@ class _Turn:
 
 
 def _turn(naive: "Naive", fast: "Fast", documents: Sequence[Sequence[int]], subject: Subject) -> _Turn:
-    ceilings = [ceiling(subject.device, subject.model.dtype)]
+    ceilings = [ceiling(subject.device, subject.product_type)]
     set_thresholds(mmap=128 * 1024, trim=128 * 1024)  # glibc's defaults: the naive way leaves them alone
     slow = timed(partial(naive.scores, documents), subject.device)
-    ceilings.append(ceiling(subject.device, subject.model.dtype))
+    ceilings.append(ceiling(subject.device, subject.product_type))
     keep_freed_memory()
     quick = timed(partial(fast.scores, documents), subject.device)
-    ceilings.append(ceiling(subject.device, subject.model.dtype))
+    ceilings.append(ceiling(subject.device, subject.product_type))
     return _Turn(
         naive=slow.seconds,
         fast=quick.seconds,
@@ -103,14 +101,15 @@ def _turn(naive: "Naive", fast: "Fast", documents: Sequence[Sequence[int]], subj
 
 
 class Naive:
-    """Two models, one document at a time, full logits."""
+    """Two models, one document at a time, full logits; in the 16-bit classes bfloat16 throughout."""
 
-    def __init__(self, model: Any, heads: Sequence[Head]) -> None:
-        self.base = copy.deepcopy(model)
+    def __init__(self, subject: Subject) -> None:
+        self.start_token = subject.start_token
+        self.base = copy.deepcopy(subject.model).to(subject.product_type)
         self.base.set_attn_implementation("sdpa")
         self.reference = copy.deepcopy(self.base)
-        size = model.config.head_dim
-        for head in heads:  # zero queries attend uniformly
+        size = self.base.config.head_dim
+        for head in subject.heads:  # zero queries attend uniformly
             rows = slice(head.index * size, (head.index + 1) * size)
             self.reference.model.layers[head.layer].self_attn.q_proj.weight.data[rows] = 0
 
@@ -120,7 +119,7 @@ class Naive:
         for document in documents:
             losses = np.zeros(2)
             for window in windows_of(document):
-                ids = torch.tensor([[START, *window]], device=self.base.device)
+                ids = torch.tensor([[self.start_token, *window]], device=self.base.device)
                 for stream, model in enumerate((self.base, self.reference)):
                     logits = model(ids, use_cache=False).logits[0, :-1].float()
                     losses[stream] += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
@@ -132,13 +131,8 @@ class Fast:
     """The engine: packed, trunk shared, losses from tiles of the vocabulary."""
 
     def __init__(self, subject: Subject) -> None:
-        self.model = verified(
-            copy.deepcopy(subject.model),
-            start_token=START,
-            max_tokens=WINDOW,
-            fusing=subject.fusing,
-            float8=subject.float8,
-        )
+        self.start_token = subject.start_token
+        self.model = subject.ready()
         self.streams = [BASE, frozenset(subject.heads)]
         self.token_budget = TokenBudget(subject.token_budget)
         self.flops = 0.0  # useful ones of the latest pass over the documents
@@ -149,7 +143,7 @@ class Fast:
         windows = [Window(number, np.array(w)) for number, d in enumerate(documents) for w in windows_of(d)]
 
         def losses(windows: list[Window]) -> tuple[list[Window], Arriving]:
-            packed = pack(windows, start_token=START)
+            packed = pack(windows, start_token=self.start_token)
             self.flops += self.model.useful_flops(packed, self.streams)
             return windows, Arriving(self.model.losses_SR(packed, self.streams))
 

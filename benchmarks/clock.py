@@ -39,10 +39,18 @@ def ceiling(device: torch.device, dtype: torch.dtype) -> float:
         return measured_peak(device, dtype)
     a, b = (torch.randn(_SIZE, _SIZE) for _ in range(2))
     libraries = [partial(torch.matmul, b)] + ([OneDnnLinear(b)] if has_onednn(device) else [])
-    return max(_rate(partial(library, a), device) for library in libraries)
+    return max(rate(partial(library, a), 2 * _SIZE**3, device) for library in libraries)
 
 
 @torch.inference_mode()
-def _rate(multiply: Callable[[], torch.Tensor], device: torch.device) -> float:
-    _, *seconds = [timed(multiply, device).seconds for _ in range(6)]
-    return 2 * _SIZE**3 / statistics.median(seconds)
+def rate(multiply: Callable[[], torch.Tensor], flops: float, device: torch.device) -> float:
+    """FLOP/s of an operation of so many, the median of five."""
+
+    def done() -> torch.Tensor:
+        result = multiply()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return result
+
+    _, *seconds = [timed(done, device).seconds for _ in range(6)]
+    return flops / statistics.median(seconds)

@@ -1,6 +1,7 @@
 """What the engine's benchmarks run on: the sample model on real documents, or a shape with random weights."""
 
 import argparse
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from attninf_assets.influence.engine import TOKEN_BUDGET
 from attninf_assets.influence.model.head import Head
+from attninf_assets.influence.model.mixed_precision import to_sixteen_bit
+from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model
+from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.model.text_tokenizer import load_tokenizer
 from attninf_assets.influence.runtime.devices import choose_device
+from attninf_assets.influence.verification.verified_model import verified
 
 WINDOW = 4096
 START = 1
@@ -28,25 +33,42 @@ _VOCABULARY = 49_152
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on its device, the heads to mask, and documents as token ids."""
+    """A plain float32 model on its device, the class to run it in, the heads to mask, and documents as token ids."""
 
     model: Any
+    numeric_class: NumericClass
     heads: Sequence[Head]
     documents: Sequence[Sequence[int]]
     device: torch.device
     token_budget: int
     fusing: bool
-    float8: bool = False
+    start_token: int = START
 
     @property
     def n_tokens(self) -> int:
         return sum(map(len, self.documents))
 
+    @property
+    def product_type(self) -> torch.dtype:
+        """What the naive way computes in, and the ceiling is measured in: float32, or bfloat16."""
+        return torch.float32 if self.numeric_class == "float32" else torch.bfloat16
+
+    def ready(self, *, max_tokens: int = WINDOW) -> StreamedModel:
+        """A copy of the model in its numeric class, verified, as the engine runs it."""
+        model = copy.deepcopy(self.model)
+        return verified(
+            model if self.numeric_class == "float32" else to_sixteen_bit(model),
+            start_token=self.start_token,
+            max_tokens=max_tokens,
+            fusing=self.fusing,
+            float8=self.numeric_class == "float8",
+        )
+
     def __str__(self) -> str:
         config = self.model.config
         return (
             f"{config.model_type}, {self.n_tokens:,} tokens in {len(self.documents)} documents, "
-            f"{self.device}, {self.model.dtype}, {torch.get_num_threads()} threads, "
+            f"{self.device}, {self.numeric_class}, {torch.get_num_threads()} threads, "
             f"budget {self.token_budget:,} tokens, "
             f"first masked layer {min(self.heads).layer} of {config.num_hidden_layers}"
         )
@@ -61,7 +83,7 @@ def add_arguments(arguments: argparse.ArgumentParser, *, documents: int) -> None
     arguments.add_argument(
         "--fuse", action=argparse.BooleanOptionalAction, help="compile norms and activations; default: on CUDA"
     )
-    arguments.add_argument("--float8", action="store_true", help="matrix products in float8")
+    arguments.add_argument("--numeric-class", choices=NUMERIC_CLASSES, help="default: the device's")
     arguments.add_argument("--token-budget", type=int, help="default: the engine's for the device")
 
 
@@ -74,16 +96,16 @@ def chosen_subject(chosen: argparse.Namespace) -> Subject:
         model, documents = _sample(chosen.model, chosen.documents, device)
     token_budget = chosen.token_budget or TOKEN_BUDGET[device.type]
     fusing = device.type == "cuda" if chosen.fuse is None else chosen.fuse
-    return Subject(model, upper_heads(model.config), documents, device, token_budget, fusing, chosen.float8)
+    numeric_class = chosen.numeric_class or choose_numeric_class(device)
+    return Subject(model, numeric_class, upper_heads(model.config), documents, device, token_budget, fusing)
 
 
 def random_model(shape: str, device: torch.device, *, vocabulary: int = _VOCABULARY) -> Any:
-    """A Llama of this shape, its weights random by seed 0, in the device's numeric class."""
+    """A Llama of this shape, its weights random by seed 0, in float32."""
     torch.manual_seed(0)
     config = LlamaConfig(**_SHAPES[shape], vocab_size=vocabulary, max_position_embeddings=8192)
-    dtype = getattr(torch, choose_numeric_class(device))
     with torch.device(device):
-        return LlamaForCausalLM(config).to(dtype=dtype).eval()
+        return LlamaForCausalLM(config).eval()
 
 
 def random_documents(n_documents: int) -> list[list[int]]:
@@ -111,4 +133,4 @@ def _sample(directory: Path | None, n_documents: int, device: torch.device) -> t
 
     directory = directory or sample_model_directory()
     tokenized = load_tokenizer(directory).encode_batch(sample_texts()[:n_documents])
-    return load_model(directory, numeric_class=choose_numeric_class(device), device=device), tokenized
+    return load_model(directory, numeric_class="float32", device=device), tokenized

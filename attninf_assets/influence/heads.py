@@ -44,7 +44,7 @@ def detect_retrieval_heads(
     Raises `ValueError` where the base model retrieves on too few probes or the scores do not single out any heads.
     """
     copied_PLH, correct = [], []
-    clock = ProgressClock("probes", len(probes), on_progress, peak_flops=peak_flops(model.device, model.model.dtype))
+    clock = ProgressClock("probes", len(probes), on_progress, peak_flops=peak_flops(model.device, model.product_type))
 
     def detect(batch: list[Probe]) -> _Detected:
         return _detect(model, batch)

@@ -41,7 +41,7 @@ def score_documents(
     is at work on the next. `n_bytes` is the size of all texts in UTF-8 bytes and only serves progress. A document's
     score does not depend on the budget or on the documents beside it, to within `SCORE_TOLERANCE`.
     """
-    clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=peak_flops(model.device, model.model.dtype))
+    clock = ProgressClock("bytes", n_bytes, on_progress, peak_flops=peak_flops(model.device, model.product_type))
     chunks = prefetched(
         tokenized_chunks(texts, tokenizer, chunk_tokens=_chunk_sizes(token_budget)), on_wait=clock.waited
     )

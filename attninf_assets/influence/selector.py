@@ -24,7 +24,7 @@ class Selector:
     mask: Mask
     max_tokens: int  # tokens of a window, start token not counted
     start_token: str  # "bos" or "eos": which token opens every window
-    numeric_class: NumericClass  # of weights and activations; losses are always float32
+    numeric_class: NumericClass  # of the operands of products; all else is float32
     scoring_version: int = SCORING_VERSION
 
     def __post_init__(self) -> None:

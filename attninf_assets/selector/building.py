@@ -5,7 +5,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from attninf_assets.influence.model.window import bounded_window
 from attninf_assets.influence.probes import Probe, build_probes, probes_digest
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.selector import Selector
+from attninf_assets.selector.default_class import class_in_use, keeps_the_ranking, multiplies_16_bits
 from attninf_assets.selector.model_files import is_intact, publish_directory
 from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
@@ -152,6 +153,46 @@ def build_selector(
     require_that_heads_matter(found.evidence)
     selector = selector_with_heads(found.detection.retrieval_heads, settings, digests, directory=directory)
     return BuiltSelector(selector, found, reused)
+
+
+def build_default_selector(
+    root: Root,
+    digests: ModelDigests,
+    probes: Sequence[Probe],
+    settings: HeadSettings,
+    *,
+    directory: Path,
+    plan: ProbePlan,
+    device: torch.device,
+    memory: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> BuiltSelector:
+    """As `build_selector`, where nobody asked for a numeric class.
+
+    On a CPU it is that of the selector in use, if that is of the same model. Else, where the CPU has instructions for
+    it, bfloat16, if the selector's ranking survives it; and in all other cases the class of `settings`.
+    """
+
+    def build(numeric_class: NumericClass) -> BuiltSelector:
+        return build_selector(
+            root,
+            digests,
+            probes,
+            replace(settings, numeric_class=numeric_class),
+            directory=directory,
+            plan=plan,
+            device=device,
+            memory=memory,
+            on_progress=on_progress,
+        )
+
+    if (in_use := class_in_use(root, digests, device)) is not None:
+        return build(in_use)
+    if multiplies_16_bits(device):
+        built = build("bfloat16")
+        if keeps_the_ranking(built.selector, probes, directory=directory, device=device):
+            return built
+    return build(settings.numeric_class)
 
 
 def selector_with_heads(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from attninf_assets.influence import scoring
 from attninf_assets.influence.document_score import DocumentScore, Text, attention_influence_score
 from attninf_assets.influence.model.head import Head
+from attninf_assets.influence.model.mixed_precision import to_sixteen_bit
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.model.text_tokenizer import TextTokenizer
@@ -104,7 +105,7 @@ def test_scores_equal_the_oracle_in_the_order_the_documents_came(texts: list[str
 def in_class(name: str, numeric_class: NumericClass) -> StreamedModel:
     model = tiny_model(name)
     if numeric_class != "float32":
-        model = model.bfloat16()
+        model = to_sixteen_bit(model)
     return verified(model, start_token=1, max_tokens=MAX_TOKENS, float8=numeric_class == "float8")
 
 

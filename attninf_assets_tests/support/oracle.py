@@ -5,6 +5,7 @@ Eager attention with written-out [T, T] weights, float32, one window at a time, 
 A head is a plain (layer, index) pair.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.pytorch_utils import Conv1D
 
 NAME = "slow_and_obvious"
 Masked = frozenset[tuple[int, int]]
@@ -24,6 +26,7 @@ class _Running:
     masked: Masked = NOBODY
     mask: str = "uniform"
     weights: dict[int, torch.Tensor] = field(default_factory=dict)  # layer -> [H, T, T] before any masking
+    rounding: bool = False  # queries, keys and values to bfloat16
 
 
 _running = _Running()
@@ -41,6 +44,8 @@ def _attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     _, n_heads, length, dimension = query.shape
+    if _running.rounding:
+        query, key, value = _rounded(query), _rounded(key), _rounded(value)
     visible = attention_mask[0, 0, :length, :length] == 0
     scaling = dimension**-0.5 if scaling is None else scaling
     layer: int = module.layer_idx
@@ -69,12 +74,38 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, eager_mask)
 
 
+def _rounded(x: torch.Tensor) -> torch.Tensor:
+    """The nearest bfloat16 numbers, held in float32."""
+    return x.bfloat16().float()
+
+
+def with_rounded_operands(model: Any) -> Any:
+    """A copy of the float32 model in which whatever enters a matrix product is rounded to bfloat16, and nothing else.
+
+    Attention is told by the copy's mark, experts by what they are given and what their gates put out.
+    """
+    rounded = copy.deepcopy(model)
+    head = rounded.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # no longer the embedding's, which is not rounded
+    for module in rounded.modules():
+        is_layer = isinstance(module, torch.nn.Linear | Conv1D)
+        for name, parameter in module.named_parameters(recurse=False):
+            if (is_layer and name == "weight") or parameter.ndim == 3:
+                parameter.data = _rounded(parameter.data)
+        if is_layer or hasattr(module, "_apply_gate"):
+            module.register_forward_pre_hook(lambda _, args: (_rounded(args[0]), *args[1:]))
+        if hasattr(module, "_apply_gate"):
+            module._apply_gate = lambda out, own=module._apply_gate: _rounded(own(out))
+    rounded.rounds_attention = True
+    return rounded
+
+
 @contextmanager
 def _attending_slowly(model: Any, masked: Masked, mask: str) -> Iterator[_Running]:
     global _running  # noqa: PLW0603
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
-    _running = _Running(masked, mask)
+    _running = _Running(masked, mask, rounding=getattr(model, "rounds_attention", False))
     try:
         yield _running
     finally:

@@ -1,8 +1,8 @@
 """Matrix products in float8 (e4m3) on devices that have them: half the bytes, twice the arithmetic of bfloat16.
 
-Weights are scaled per output, activations per token, so a document's loss still does not depend on its neighbours. The
-embedding, the norms, attention and the vocabulary projection stay in bfloat16, losses in float32. Shapes: M tokens,
-K inputs, N outputs.
+Weights are scaled per output, activations per token, so a document's loss still does not depend on its neighbours. All
+else is as in the bfloat16 class: attention and the vocabulary projection multiply bfloat16, and everything between two
+products is float32. Shapes: M tokens, K inputs, N outputs.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from attninf_assets.influence.acceleration.torch_internals import scaled_product
-from attninf_assets.influence.model.pretrained import linear_layers
+from attninf_assets.influence.model.layers import linear_layers
 
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
 _TILE = 16  # inputs and outputs of what the hardware multiplies are multiples of it
@@ -22,14 +22,17 @@ Quantize = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Float8Linear(torch.nn.Module):
-    """A linear layer whose product is computed in float8, with bfloat16 in and out; `quantize` may be compiled."""
+    """A linear layer whose product is computed in float8, float32 in and out; `quantize` may be compiled.
 
-    def __init__(self, linear: torch.nn.Linear) -> None:
+    The product itself comes out in bfloat16, all that the hardware offers with a scale for each row.
+    """
+
+    def __init__(self, weight_NK: torch.Tensor, bias_N: torch.Tensor | None = None) -> None:
         super().__init__()
-        weight_NK, scale_N1 = quantized(linear.weight.detach())
+        weight_NK, scale_N1 = quantized(weight_NK.detach())
         self.weight = torch.nn.Parameter(weight_NK, requires_grad=False)
         self.register_buffer("scale_1N", scale_N1.T.contiguous())
-        self.bias = linear.bias
+        self.bias = None if bias_N is None else torch.nn.Parameter(bias_N.detach().float(), requires_grad=False)
         self.quantize: Quantize = quantized
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,10 +42,10 @@ class Float8Linear(torch.nn.Module):
             self.weight.T,
             scale_M1=scale_M1,
             scale_1N=self.scale_1N,
-            bias_N=self.bias,
             out_type=torch.bfloat16,
         )
-        return out_MN.unflatten(0, x.shape[:-1])
+        out = out_MN.unflatten(0, x.shape[:-1]).float()
+        return out if self.bias is None else out + self.bias
 
 
 def quantized(x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,12 +66,8 @@ def to_float8(model: Any, layers: torch.nn.Module) -> None:
     device = model.device
     if device.type == "mps" or (device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY):
         raise ValueError(f"numeric_class float8: device {device} has no float8 products (CUDA from capability 9.0 on)")
-    suited = [
-        found
-        for found in linear_layers(layers)
-        if not (found.linear.in_features % _TILE or found.linear.out_features % _TILE)
-    ]
+    suited = [found for found in linear_layers(layers) if not any(size % _TILE for size in found.weight_NK.shape)]
     if not suited:
         raise ValueError(f"numeric_class float8: architecture {model.config.model_type!r} has no linear layer for it")
     for found in suited:
-        found.put(Float8Linear(found.linear))
+        found.put(Float8Linear(found.weight_NK, found.bias_N))

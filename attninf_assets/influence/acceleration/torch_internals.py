@@ -1,10 +1,12 @@
-"""Every private name of torch that this project uses, and for what; checked against 2.13.0.
+"""Every private name of torch that this project calls, and for what; checked against 2.13.0.
 
 A minor version may rename or change any of it: the dependency ends below the next one, and a test compares the
 behaviour relied on, and the version, with what is written here. oneDNN's operators are those that torch.compile calls
 for frozen weights; a build of torch without them has none of the three. Shapes: M tokens, K inputs, N outputs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,9 +29,21 @@ def onednn_linear(x: torch.Tensor, laid_out: torch.Tensor, bias_N: torch.Tensor 
     return torch.ops.mkldnn._linear_pointwise(x, laid_out, bias_N, "none", [], "")
 
 
-def onednn_has_bfloat16() -> bool:
-    """Whether oneDNN multiplies 16-bit numbers on this processor."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions that multiply 16-bit numbers: AVX512-BF16, or AMX's tiles."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@contextmanager
+def onednn_in_bfloat16() -> Iterator[None]:
+    """A block in which oneDNN may round float32 operands to bfloat16, and multiply those; it adds in float32."""
+    settings: Any = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def scaled_product(
@@ -38,14 +52,13 @@ def scaled_product(
     *,
     scale_M1: torch.Tensor,
     scale_1N: torch.Tensor,
-    bias_N: torch.Tensor | None,
     out_type: torch.dtype,
 ) -> torch.Tensor:
-    """The product (scale_M1 a) (scale_1N b) + bias [M, N] of two float8 matrices, in `out_type`.
+    """The product (scale_M1 a) (scale_1N b) [M, N] of two float8 matrices, in `out_type`.
 
     `b` lies column by column in memory.
     """
-    return torch._scaled_mm(a_MK, b_KN, scale_a=scale_M1, scale_b=scale_1N, bias=bias_N, out_dtype=out_type)
+    return torch._scaled_mm(a_MK, b_KN, scale_a=scale_M1, scale_b=scale_1N, out_dtype=out_type)
 
 
 def forget_compiled(module: Any) -> None:

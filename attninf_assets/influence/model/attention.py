@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 from attninf_assets.influence.model.head import Mask
 from attninf_assets.influence.model.kernels import Documents, Kernel, Logits, document_by_document, per_query_head
 from attninf_assets.influence.model.masking import running_mean_of_values
+from attninf_assets.influence.model.sixteen_bit import operand
 
 NAME = "attninf_packed"
 
@@ -32,6 +33,7 @@ class AttentionPass:
     mask: Mask = "uniform"
     kernel: Kernel = document_by_document
     recorder: Recorder | None = None  # called with (layer, query [S,H,T,D], key [S,K,T,D], window)
+    rounding: bool = False  # whether queries, keys and values are rounded to bfloat16, as operands of products
     layers_seen: set[int] = field(default_factory=set)  # layers whose attention came through here
 
 
@@ -78,6 +80,8 @@ def packed_attention(
     attention_pass.layers_seen.add(layer)
     if attention_pass.recorder is not None:
         attention_pass.recorder(layer, query, key, sliding_window)
+    if attention_pass.rounding:
+        query, key, value = operand(query), operand(key), operand(value)
     masked_SH = attention_pass.head_masks.get(layer)
     masked_SH11 = None if masked_SH is None else masked_SH[:, :, None, None]
     uniform_SH11 = masked_SH11 if attention_pass.mask == "uniform" else None

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
+from attninf_assets.influence.model.sixteen_bit import matrix_product
+
 _QUERY_BLOCK = 256  # rows of explicit logits held at once where no fused kernel can express them
 
 
@@ -135,6 +137,11 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
+def _products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b in float32, never rounded to the 16 bits that `a` and `b` may be of."""
+    return a @ b if a.dtype == torch.float32 else matrix_product(a, b)
+
+
 @cache
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     """The parameters a function takes: torch's kernel learnt some of them after 2.11."""
@@ -153,7 +160,7 @@ def _attend(q_SHLD: torch.Tensor, k_SKLD: torch.Tensor, v_SKLD: torch.Tensor, lo
     for row in range(0, length, _QUERY_BLOCK):
         end = min(row + _QUERY_BLOCK, length)
         first = 0 if window is None else max(0, row - window + 1)
-        block = (q_SHLD[:, :, row:end] @ k_SHLD[:, :, first:end].transpose(2, 3)).float() * logits.scale
+        block = _products(q_SHLD[:, :, row:end], k_SHLD[:, :, first:end].transpose(2, 3)) * logits.scale
         if logits.softcap is not None:
             block = logits.softcap * torch.tanh(block / logits.softcap)
         positions = torch.arange(first, end, device=block.device)

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+
+from attninf_assets.influence.model.mixed_precision import product_type
+from attninf_assets.influence.model.sixteen_bit import linear_product, operand
 
 _ROWS = 1024  # rows of hidden states projected at once
 _TILE = 4096  # vocabulary entries projected at once: float32 logits of 16 MiB a tile, which a device's caches can hold
@@ -38,10 +40,12 @@ def token_losses_R(
     `tiles` are the model's vocabulary projection in another way to compute it, in the order of the vocabulary.
     """
     if tiles is None:
-        tiles = [partial(_float32_logits, weight_VC=weight, bias_V=bias) for weight, bias in tiles_of(model)]
+        tiles = [partial(linear_product, weight_NK=weight, bias_N=bias) for weight, bias in tiles_of(model)]
     losses = []
     for first in range(0, len(targets_R), _ROWS):
         hidden, targets = hidden_RC[first : first + _ROWS], targets_R[first : first + _ROWS]
+        if product_type(model) != torch.float32:
+            hidden = operand(hidden)  # once for all tiles
         sums, target_logits = [], hidden.new_zeros(len(hidden), dtype=torch.float32)
         start = 0
         for tile in tiles:
@@ -78,11 +82,3 @@ def final_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
         logits = cap * torch.tanh(logits / cap)
     return logits
-
-
-def _float32_logits(hidden_RC: torch.Tensor, weight_VC: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
-    """Logits that are never rounded to the weights' 16 bits."""
-    if hidden_RC.is_cuda and hidden_RC.dtype != torch.float32:
-        logits = torch.mm(hidden_RC, weight_VC.T, out_dtype=torch.float32)
-        return logits if bias_V is None else logits + bias_V
-    return F.linear(hidden_RC.float(), weight_VC.float(), None if bias_V is None else bias_V.float())

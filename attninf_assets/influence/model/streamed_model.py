@@ -15,10 +15,11 @@ from attninf_assets.influence.model.attention import NAME, AttentionPass, Record
 from attninf_assets.influence.model.flops import ModelFlops, model_flops
 from attninf_assets.influence.model.head import HeadSet, Mask, first_masked_layer
 from attninf_assets.influence.model.kernels import Documents, Kernel, document_by_document, to_device
+from attninf_assets.influence.model.layers import decoder_layers
 from attninf_assets.influence.model.loss import LogSumExp, Tile, log_sum_exp_in_place, predicted_R, token_losses_R
 from attninf_assets.influence.model.masking import head_mask_SH
+from attninf_assets.influence.model.mixed_precision import product_type
 from attninf_assets.influence.model.packing import Pack
-from attninf_assets.influence.model.pretrained import decoder_layers
 
 
 class StreamedModel:
@@ -59,6 +60,11 @@ class StreamedModel:
         """The device that the model's parameters are on."""
         return self.model.device
 
+    @property
+    def product_type(self) -> torch.dtype:
+        """The type that the model's matrices are multiplied in; float8 ones count as bfloat16."""
+        return product_type(self.model)
+
     @cached_property
     def flops(self) -> ModelFlops:
         """The model's FLOPs, part by part."""
@@ -84,7 +90,12 @@ class StreamedModel:
         if split_at is None:
             ids_ST = ids_ST.expand(len(streams), -1)
         attention_pass = AttentionPass(
-            Documents.on(self.device, pack.bounds), self._head_masks(tuple(streams)), mask, self.kernel, recorder
+            Documents.on(self.device, pack.bounds),
+            self._head_masks(tuple(streams)),
+            mask,
+            self.kernel,
+            recorder,
+            rounding=self.product_type != torch.float32,
         )
         with in_flight(attention_pass), self._repeat_before(split_at, len(streams)):
             out = self.model.base_model(

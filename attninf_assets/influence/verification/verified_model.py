@@ -10,13 +10,16 @@ from attninf_assets.influence.acceleration.float8 import to_float8
 from attninf_assets.influence.acceleration.fusion import fuse, fused_log_sum_exp, unfuse
 from attninf_assets.influence.acceleration.onednn import has_onednn, onednn_tiles, restore, to_onednn
 from attninf_assets.influence.model.kernels import Documents, Kernel, Logits, kernels_for
-from attninf_assets.influence.model.pretrained import decoder_layers
+from attninf_assets.influence.model.layers import decoder_layers
+from attninf_assets.influence.model.mixed_precision import product_type
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.runtime.token_budget import is_out_of_memory
 from attninf_assets.influence.verification.architecture import Check, check_architecture, check_documents, in_float32
+from attninf_assets.influence.verification.residual import require_float32_residual
 
 KERNEL_TOLERANCE = 0.03  # between two 16-bit attention kernels, of a layer's largest output
-FUSED_TOLERANCE = 0.15  # nats a token on average: 16-bit norms that round at other places
+SIXTEEN_BIT_TOLERANCE = 0.15  # nats a token on average: products of rounded operands against float32 ones
+FUSED_TOLERANCE = 0.05  # nats a token on average: what one bit of difference before a rounding can make
 FLOAT8_TOLERANCE = 0.5  # nats a token on average: float8 against what it replaces
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +34,9 @@ def verified(
     document alone; a masked stream against attention weights written out as uniform ones; the shared trunk against
     none. Raises `ValueError` naming the architecture where losses disagree; a trunk that cannot be shared is not.
 
-    Of the device's attention kernels the fastest is taken that agrees with the plainest in every layer. `float8` then
+    Of the device's attention kernels the fastest is taken that agrees with the plainest in every layer. In the 16-bit
+    classes the residual stream must be float32 and keep its precision through every layer, and losses must be near
+    those of the same weights in float32. `float8` then
     converts the layers' matrix products, and raises where that spoils the losses. Where `fusing` is asked for, norms
     and activations are compiled if that works here and agrees. On the CPU, oneDNN multiplies if it agrees.
     """
@@ -42,13 +47,18 @@ def verified(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        _LOG.warning("no room on %s to check the model in float32: it is checked in %s", model.device, model.dtype)
+        _LOG.warning(
+            "no room on %s to check the model in float32: it is checked in %s", model.device, product_type(model)
+        )
         check, shared = check_architecture(model, packed, exact=False)
+    if product_type(model) != torch.float32:
+        require_float32_residual(StreamedModel(model, share_trunk=shared), packed)
     kernel = _fastest_kernel(model, check)
     ready = StreamedModel(model, share_trunk=shared, kernel=kernel)
-    if model.dtype != torch.float32:  # two ways to round: only averages say something
-        check = replace(check, expected_SR=ready.losses_SR(packed, check.streams), on_average=True)
-        check = replace(check, tolerance=FUSED_TOLERANCE)
+    if ready.product_type != torch.float32:
+        check = replace(check, tolerance=SIXTEEN_BIT_TOLERANCE, on_average=True)
+        check.require(ready, ("in 16 bits base losses", "in 16 bits masked losses"))
+        check = replace(check, expected_SR=ready.losses_SR(packed, check.streams), tolerance=FUSED_TOLERANCE)
     if float8:
         to_float8(model, decoder_layers(model))
         check = replace(check, tolerance=FLOAT8_TOLERANCE)
@@ -63,9 +73,9 @@ def verified(
 
 
 def _with_onednn(ready: StreamedModel, check: Check) -> StreamedModel:
-    """The model with its float32 products computed by oneDNN; as it was, where it then fails or disagrees."""
+    """The model with its products computed by oneDNN; as it was, where it then fails or disagrees."""
     model = ready.model
-    replaced = to_onednn(model) if model.dtype == torch.float32 else []
+    replaced = to_onednn(model)
     faster = StreamedModel(model, share_trunk=ready.share_trunk, kernel=ready.kernel, tiles=onednn_tiles(model))
     if check.passes(faster, "oneDNN"):
         return faster
@@ -75,7 +85,7 @@ def _with_onednn(ready: StreamedModel, check: Check) -> StreamedModel:
 
 def _fastest_kernel(model: Any, check: Check) -> Kernel:
     """The first of the device's kernels that agrees with the plainest one."""
-    *fast, plainest = kernels_for(model.device, model.dtype)
+    *fast, plainest = kernels_for(model.device, product_type(model))
     for kernel in fast:
         try:
             furthest = max(_furthest_in_layers(model, check, kernel, plainest), _furthest(model, kernel, plainest))
@@ -114,7 +124,7 @@ def _furthest(model: Any, kernel: Kernel, plainest: Kernel) -> float:
     documents = Documents.on(model.device, [(0, 1), (1, 18), (18, 40)])
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
-        torch.randn(2, heads, 40, size, generator=generator).to(model.device, model.dtype)
+        torch.randn(2, heads, 40, size, generator=generator).to(model.device, product_type(model))
         for heads in (n_heads, n_key_heads, n_key_heads)
     )
     arguments = [(q, k, v, documents, Logits(size**-0.5, window)) for window in (None, 1, 4)]

@@ -150,8 +150,10 @@ class HeadConfig(dg.Config):
     )
     numeric_class: Literal["auto", "float32", "bfloat16", "float8"] = Field(
         default="auto",
-        description="Of weights and activations. auto: bfloat16 on CUDA, float32 elsewhere. float8 (Hopper): only "
-        "after `benchmarks.bench_fidelity --in-use` has shown that your selector's ranking survives it.",
+        description="Of the operands of products; all else is float32. auto: bfloat16 on CUDA; on a CPU the class of "
+        "the selector in use, for a new model bfloat16 if the CPU is made for it and the ranking survives it, or else "
+        "float32. float8 (Hopper): only after `benchmarks.bench_fidelity --in-use` has shown that your selector's "
+        "ranking survives it.",
     )
 
 
@@ -177,14 +179,14 @@ def retrieval_heads(
     """
     from attninf_assets.influence.model.pretrained import choose_numeric_class
     from attninf_assets.influence.runtime.devices import choose_device, claim_device
-    from attninf_assets.selector.building import HeadSettings, build_selector
+    from attninf_assets.selector.building import HeadSettings, build_default_selector, build_selector
 
     tables = lake.tables()
     model = pinned_model(tables.root)
     claim_device()
     device = choose_device()
     auto = config.numeric_class == "auto"
-    built = build_selector(
+    built = (build_default_selector if auto else build_selector)(
         tables.root,
         model.digests,
         probes_from_table(tables.read("retrieval_probes")),

@@ -5,12 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attninf_assets.influence.acceleration import onednn
 from attninf_assets.influence.acceleration.onednn import OneDnnLinear, has_onednn, onednn_tiles, restore, to_onednn
 from attninf_assets.influence.model import loss
 from attninf_assets.influence.model.head import BASE, Head
+from attninf_assets.influence.model.layers import decoder_layers, linear_layers
 from attninf_assets.influence.model.loss import token_losses_R
+from attninf_assets.influence.model.mixed_precision import to_sixteen_bit
 from attninf_assets.influence.model.packing import Window, pack
-from attninf_assets.influence.model.pretrained import decoder_layers
+from attninf_assets.influence.model.sixteen_bit import SixteenBitLinear
 from attninf_assets.influence.verification import verified_model
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support.tiny_models import SUPPORTED, tiny_model
@@ -50,15 +53,15 @@ def test_a_onednn_layer_is_the_layer_whatever_its_sizes_and_however_its_input_li
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sixteen_bit", [False, True])
 @pytest.mark.parametrize("name", ["granite", "cohere", "gemma2", "phi", "gpt2", "llama_tied"])
 def test_losses_from_onednn_tiles_are_those_of_the_plain_projection(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    name: str, sixteen_bit: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of which phi's has a bias, and the last tile is smaller than the others."""
     monkeypatch.setattr(loss, "_TILE", 100)
-    model = tiny_model(name).to(dtype)
-    hidden = torch.randn(30, model.config.hidden_size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    model = to_sixteen_bit(tiny_model(name)) if sixteen_bit else tiny_model(name)
+    hidden = torch.randn(30, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     targets = torch.randint(0, model.config.vocab_size, (30,), generator=torch.Generator().manual_seed(1))
     tiles = onednn_tiles(model)
     assert len(tiles) == -(-model.config.vocab_size // 100) > 1
@@ -69,8 +72,7 @@ def test_losses_from_onednn_tiles_are_those_of_the_plain_projection(
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_every_architecture_is_scored_alike_by_both_libraries(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = verified(tiny_model(name), start_token=1, max_tokens=64)
-    linear = [m for m in decoder_layers(tiny_model(name)).modules() if type(m) is torch.nn.Linear]
-    assert converted(model.model) == len(linear)
+    assert converted(model.model) == len(linear_layers(decoder_layers(tiny_model(name)))) > 0
     monkeypatch.setattr(verified_model, "has_onednn", lambda _: False)
     plain = verified(tiny_model(name), start_token=1, max_tokens=64)
     assert converted(plain.model) == 0
@@ -78,8 +80,27 @@ def test_every_architecture_is_scored_alike_by_both_libraries(name: str, monkeyp
     torch.testing.assert_close(model.losses_SR(PACKED, STREAMS), plain.losses_SR(PACKED, STREAMS), atol=1e-5, rtol=1e-5)
 
 
-def test_16_bit_layers_stay_as_they_are() -> None:
-    assert converted(verified(tiny_model("llama").bfloat16(), start_token=1, max_tokens=64).model) == 0
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_a_16_bit_layer_is_the_same_by_onednn_whether_it_may_use_16_bit_instructions_or_not(
+    has_instructions: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "cpu_multiplies_bfloat16", lambda: has_instructions)
+    allowed: list[str] = []
+    own = onednn.onednn_linear
+    monkeypatch.setattr(
+        onednn,
+        "onednn_linear",
+        lambda *a: (allowed.append(torch.backends.mkldnn.matmul.fp32_precision), own(*a))[1],  # type: ignore[attr-defined]
+    )
+    torch.manual_seed(0)
+    layer, x = SixteenBitLinear(torch.randn(48, 32), torch.randn(48) if bias else None), torch.randn(2, 7, 32)
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        found = OneDnnLinear(layer.weight, layer.bias)(x)
+        torch.testing.assert_close(found, layer(x), atol=1e-5, rtol=1e-5)
+    assert allowed == ["bf16" if has_instructions else before]
+    assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
 
 
 def test_what_was_replaced_can_be_put_back() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from attninf_assets.influence.model.mixed_precision import product_type
 from attninf_assets.influence.model.pretrained import choose_numeric_class, load_model
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.selector.pinning import pin_model
@@ -31,8 +32,9 @@ def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_weights_are_loaded_in_the_numeric_class(tiny_directory: Path) -> None:
-    assert load_model(tiny_directory, numeric_class="bfloat16", device=CPU).dtype == torch.bfloat16
-    assert load_model(tiny_directory, numeric_class="float32", device=CPU).dtype == torch.float32
+    assert product_type(load_model(tiny_directory, numeric_class="bfloat16", device=CPU)) == torch.bfloat16
+    assert product_type(load_model(tiny_directory, numeric_class="float8", device=CPU)) == torch.bfloat16
+    assert product_type(load_model(tiny_directory, numeric_class="float32", device=CPU)) == torch.float32
 
 
 def test_a_tokenizer_with_nothing_to_open_a_document_is_refused(directory: Path, tmp_path: Path) -> None:

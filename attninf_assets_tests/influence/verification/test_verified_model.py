@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from attninf_assets.influence.model import attention, kernels
+from attninf_assets.influence.model import attention, kernels, sixteen_bit
 from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.kernels import Documents, Kernel, Logits, document_by_document
+from attninf_assets.influence.model.mixed_precision import product_type, to_sixteen_bit
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.model.pretrained import load_model
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.verification import architecture, verified_model
+from attninf_assets.influence.verification.residual import require_float32_residual
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support.tiny_models import REFUSED, SUPPORTED, UNSHARED, WINDOW, tiny_model
 
@@ -37,9 +39,35 @@ def test_a_verified_model_is_ready_to_score(name: str) -> None:
     torch.testing.assert_close(model.losses_SR(packed, streams), fresh.losses_SR(packed, streams))
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss"])
-def test_bfloat16_weights_are_verified_within_their_own_tolerance(name: str) -> None:
-    check(tiny_model(name).to(torch.bfloat16))
+def test_a_residual_stream_in_16_bits_is_refused_by_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"'llama': Embedding model\.embed_tokens has 16-bit weights.* use numeric_class f"
+    ):
+        check(tiny_model("llama").to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_layer_that_rounds_the_residual_stream_is_refused_by_its_number(kept: bool) -> None:
+    """To bfloat16, and where that is hidden back to float32, as a forward pass that casts does."""
+    model = to_sixteen_bit(tiny_model("gemma2"))
+    model.model.layers[1].register_forward_hook(lambda *a: a[2].bfloat16() if kept else a[2].bfloat16().float())
+    fault = "puts out torch.bfloat16" if kept else "rounds what it puts out to bfloat16"
+    with pytest.raises(ValueError, match=f"architecture 'gemma2': layer 1 {fault}"):
+        require_float32_residual(StreamedModel(model), pack([Window(0, [5, 6, 7])], start_token=1))
+
+
+def test_a_last_norm_that_rounds_is_refused() -> None:
+    model = to_sixteen_bit(tiny_model("llama"))
+    model.model.norm.register_forward_hook(lambda *a: a[2].bfloat16())
+    with pytest.raises(ValueError, match=r"'llama': its last norm puts out torch\.bfloat16"):
+        require_float32_residual(StreamedModel(model), pack([Window(0, [5, 6, 7])], start_token=1))
+
+
+def test_16_bit_products_that_compute_something_else_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = sixteen_bit.operand
+    monkeypatch.setattr(sixteen_bit, "operand", lambda x: 1.5 * own(x))
+    with pytest.raises(ValueError, match="'llama': in 16 bits base losses: tokens on average differ by"):
+        check(to_sixteen_bit(tiny_model("llama")))
 
 
 @pytest.mark.parametrize(
@@ -160,22 +188,22 @@ def test_a_trunk_that_cannot_be_shared_is_not() -> None:
 @pytest.mark.sample
 def test_a_real_model_in_bfloat16_is_verified_though_its_tokens_are_noisy(sample_directory: Path) -> None:
     model = load_model(sample_directory, numeric_class="bfloat16", device=torch.device("cpu"))
-    before = [parameter.clone() for parameter in model.parameters()]
+    before = [(parameter, parameter.clone()) for parameter in model.parameters()]
     assert check(model).share_trunk
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert model.dtype == torch.bfloat16
+    assert all(torch.equal(now, then) for now, then in before)
+    assert product_type(model) == torch.bfloat16
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 def test_where_float32_does_not_fit_the_check_is_rough_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = tiny_model("llama").to(torch.bfloat16)
-    before = [parameter.clone() for parameter in model.parameters()]
+    model = to_sixteen_bit(tiny_model("llama"))
+    before = [(parameter, parameter.clone()) for parameter in model.parameters()]
     own, exactly = architecture._own_losses, []
 
     def too_much(model: Any, ids: torch.Tensor) -> torch.Tensor:
-        exactly.append(model.dtype == torch.float32)
+        exactly.append(product_type(model) == torch.float32)
         if exactly[-1]:
             raise RuntimeError("MPS backend out of memory")
         return own(model, ids)
@@ -185,7 +213,7 @@ def test_where_float32_does_not_fit_the_check_is_rough_and_says_so(
     assert exactly[0]
     assert not any(exactly[1:])
     assert "no room on cpu to check the model in float32: it is checked in torch.bfloat16" in caplog.text
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(torch.equal(now, then) for now, then in before)
 
 
 def off_by_a_little(*arguments: Any) -> torch.Tensor:
