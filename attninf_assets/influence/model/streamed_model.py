@@ -85,9 +85,7 @@ class StreamedModel:
         on_pass: Callable[[AttentionPass], None] | None = None,
     ) -> torch.Tensor:
         """The last hidden states of the packed row under every stream, [S, T, C]."""
-        return self._of_streams(
-            self._rows_BTC(pack, streams, mask=mask, recorder=recorder, on_pass=on_pass), streams
-        )
+        return self._of_streams(self._rows_BTC(pack, streams, mask=mask, recorder=recorder, on_pass=on_pass), streams)
 
     @torch.inference_mode()
     def losses_SR(self, pack: Pack, streams: Sequence[HeadSet], *, mask: Mask = "uniform") -> torch.Tensor:
