@@ -3,10 +3,10 @@
 python -m benchmarks.bench_streams                                    # CPU, sample model, 1 probe of 512 tokens
 python -m benchmarks.bench_streams --shape 1.7b --device cuda --probe-tokens 4096
 
-Needs only torch, transformers and numpy where a --shape is given. `ideal` is the ratio of useful FLOPs: what the tree of
-rows (`influence/model/stream_tree.py`) leaves to compute. Sets are those of evidence: as large as the retrieval heads,
-drawn at random from their layers; or nested: the retrieval heads without the shallowest, without the two shallowest and
-so on; or single retrieval heads, as the audit masks them.
+Needs only torch, transformers and numpy where a --shape is given. `ideal` is the ratio of useful FLOPs: what the tree
+of rows (`influence/model/stream_tree.py`) leaves to compute. Sets are those of evidence: as large as the retrieval
+heads, drawn at random from their layers; or nested: the retrieval heads without the shallowest, without the two
+shallowest and so on; or single retrieval heads, as the audit masks them.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Useful FLOPs of scoring: the work that no correct implementation can leave out.
 
-A multiply and an add are two FLOPs. Useful is each layer once for every row of it (`stream_tree`: streams are one row up
-to the layer in which they first differ), the vocabulary projection once per row behind the last layer and predicted
-token, and attention over the positions that are visible. Divided by time and the measured peak of the device's matrix products, they say how well it is used.
+A multiply and an add are two FLOPs. Useful is each layer once for every row of it (`stream_tree`: streams are one row
+up to the layer in which they first differ), the vocabulary projection once per row behind the last layer and predicted
+token, and attention over the positions that are visible. Divided by time and the measured peak of the device's matrix
+products, they say how well it is used.
 """
 
 from collections.abc import Sequence

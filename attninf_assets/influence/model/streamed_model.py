@@ -51,7 +51,7 @@ class StreamedModel:
             )
         self.share_trunk = share_trunk
         self.kernel = kernel
-        self._log_sum_exp, self._tiles = log_sum_exp, tiles
+        self.log_sum_exp, self.tiles = log_sum_exp, tiles
         self._layers = decoder_layers(model)
         self._plan = lru_cache(maxsize=8)(self._new_plan)  # made anew, each would wait for the device
         model.set_attn_implementation(NAME)
@@ -107,7 +107,7 @@ class StreamedModel:
         return self._of_streams(losses_BR, streams), self._of_streams(correct_BR, streams)
 
     def _token_losses_R(self, hidden_RC: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
-        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self._log_sum_exp, tiles=self._tiles)
+        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self.log_sum_exp, tiles=self.tiles)
 
     def _of_streams(self, rows: torch.Tensor, streams: Sequence[HeadSet]) -> torch.Tensor:
         """The streams' own of what there is for every row behind the last layer, in the order of the streams."""
