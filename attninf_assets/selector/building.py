@@ -203,7 +203,9 @@ def gather_detection(
 ) -> Detection:
     """Score every head of the model pinned in `directory` on the probes, choose, and gather evidence for the choice.
 
-    `memory` and `model_digest` are `load_engine`'s. Raises `ValueError` where detection finds only noise; whether the heads matter is for the caller to require.
+    `memory` and `model_digest` are `load_engine`'s.
+
+    Raises `ValueError` where detection finds only noise; whether the heads matter is for the caller to require.
     """
     engine = load_engine(
         directory,
