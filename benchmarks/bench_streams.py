@@ -11,6 +11,7 @@ shallowest and so on; or single retrieval heads, as the audit masks them.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets.selector.probe_plan import SAMPLE, ProbePlan
 from benchmarks.bench_detection import random_probes, sample_probes
-from benchmarks.clock import timed
+from benchmarks.clock import Timed, timed
 from benchmarks.subjects import START, WINDOW, add_arguments, chosen_subject
 
 _NUMBERS = (2, 4, 8, 16)
@@ -35,14 +36,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(arguments, documents=1)
     arguments.add_argument("--probe-tokens", type=int, default=512)
-    arguments.add_argument("--evidence", action="store_true", help="only detection and evidence; by the sample's plan")
+    arguments.add_argument("--evidence", type=int, metavar="PROBES", help="instead: detection and evidence on so many")
     chosen = arguments.parse_args()
     subject = chosen_subject(chosen)
     model = verified(subject.model, start_token=START, max_tokens=WINDOW, fusing=subject.fusing, float8=subject.float8)
     print(f"{subject.device}, {subject.model.dtype}, {torch.get_num_threads()} threads, {chosen.probe_tokens} tokens")
     budget = TokenBudget(max(subject.token_budget, chosen.probe_tokens))
-    if chosen.evidence:
-        _compare_evidence(model, sample_probes(SAMPLE.n_probes, chosen.probe_tokens), budget, plan=SAMPLE)
+    if chosen.evidence is not None:
+        plan = replace(SAMPLE, n_evidence_probes=max(1, 3 * chosen.evidence // 8))  # as SAMPLE has 6 of 16
+        _compare_evidence(model, sample_probes(chosen.evidence, chosen.probe_tokens), budget, plan=plan)
         return
     [probe] = (sample_probes if chosen.shape is None else random_probes)(1, chosen.probe_tokens)
     _compare_passes(model, probe, sorted(subject.heads))
@@ -62,6 +64,7 @@ def _compare_passes(model: StreamedModel, probe: Probe, heads: Sequence[Head]) -
         return model.answers_SR(packed, rows_R, streams)[0].cpu()
 
     losses([BASE])
+    alone: dict[HeadSet, Timed[torch.Tensor]] = {}  # the same set stands in several rows of the table
     for n_streams in _NUMBERS:
         random_sets = draw_random_sets(
             heads, n_layers=model.n_layers, n_heads=model.n_heads, n_sets=n_streams - 2, seed=0
@@ -71,7 +74,10 @@ def _compare_passes(model: StreamedModel, probe: Probe, heads: Sequence[Head]) -
             "nested": [frozenset(heads[first:]) for first in range(min(n_streams, len(heads) + 1))],
             "single": [frozenset({head}) for head in heads[:n_streams]],
         }.items():
-            each = [timed(partial(losses, [heads_]), model.device) for heads_ in streams]
+            for heads_ in streams:
+                if heads_ not in alone:
+                    alone[heads_] = timed(partial(losses, [heads_]), model.device)
+            each = [alone[heads_] for heads_ in streams]
             once = timed(partial(losses, streams), model.device)
             apart = (once.result - torch.cat([one.result for one in each])).abs().max().item()
             summed = sum(one.seconds for one in each)
