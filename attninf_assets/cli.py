@@ -318,7 +318,7 @@ def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
         numeric_class=selector.numeric_class,
         max_tokens=selector.max_tokens,
         device=choose_device(),
-        memory=lake.budget_memory(),
+        memory=lake.engine_memory(),  # without the model's digest: who verifies believes no earlier self-check
     )
 
 

@@ -161,7 +161,8 @@ def score_texts(
         numeric_class=selector.numeric_class,
         max_tokens=selector.max_tokens,
         device=_device(device),
-        memory=None,  # said as detection says it, or the model would be loaded again
+        memory=None,  # all of this is said as detection says it, or the model would be loaded again
+        model_digest=None,
     )
     chunks = engine.score(selector, _checked(texts, doc_ids), n_bytes=n_bytes or 0, on_progress=on_progress)
     return (score for chunk in chunks for score in chunk)

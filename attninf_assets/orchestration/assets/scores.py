@@ -90,7 +90,8 @@ def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "E
             numeric_class=selector.numeric_class,
             max_tokens=selector.max_tokens,
             device=choose_device(),
-            memory=lake.budget_memory(),
+            memory=lake.engine_memory(),
+            model_digest=selector.model_digest,
         )
 
 

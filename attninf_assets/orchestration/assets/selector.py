@@ -199,7 +199,7 @@ def retrieval_heads(
         directory=local_directory(tables.root, model.directory, cache=lake.model_cache()),
         plan=selector.plan,
         device=device,
-        memory=lake.budget_memory(),
+        memory=lake.engine_memory(),
         on_progress=reporter(context.log),
     )
     if built.reused:

@@ -383,7 +383,7 @@ def test_how_many_shards_a_run_takes_is_a_setting(monkeypatch: pytest.MonkeyPatc
         found = {name: graph.get(dg.AssetKey(name)).backfill_policy for name in names}
         return {name: policy.max_partitions_per_run if policy else None for name, policy in found.items()}
 
-    assert policies() == {"raw_corpus": 4, "attention_influence_scores": 4}
+    assert policies() == {"raw_corpus": 25, "attention_influence_scores": 4}
     monkeypatch.setenv("ATTNINF_PARTITIONS_PER_RUN", "32")
     assert policies() == {"raw_corpus": 32, "attention_influence_scores": 32}
     for wrong in ("0", "many", "-3", "1.5"):
