@@ -22,7 +22,9 @@ from attninf_assets.influence.verification.residual import require_float32_resid
 
 KERNEL_TOLERANCE = 0.03  # between two 16-bit attention kernels, of a layer's largest output
 SIXTEEN_BIT_TOLERANCE = 0.15  # nats a token on average: products of rounded operands against float32 ones
-FUSED_TOLERANCE = 0.05  # nats a token on average: what one bit of difference before a rounding can make
+# Nats a token on average: sums in another order, and a rounding behind them falls the other way. On the sample model's
+# random tokens that was 0.034 between two libraries' products, as much as rounding itself.
+FUSED_TOLERANCE = 0.15
 FLOAT8_TOLERANCE = 0.5  # nats a token on average: float8 against what it replaces
 _LOG = logging.getLogger(__name__)
 
