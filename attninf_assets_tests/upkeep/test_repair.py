@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
-from attninf_assets.corpus.repair import plan_of, reindex, take_out
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
@@ -19,6 +19,7 @@ from attninf_assets.store.damage import DamagedTableError
 from attninf_assets.store.retirement import retire_shard
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
+from attninf_assets.upkeep.repair import mend, plan_of, reindex
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, put_back
 
 N_FLIPS = 40  # seeded; raise it for a longer search
@@ -155,7 +156,7 @@ def test_a_damaged_index_stops_its_domain_with_the_command_that_ends_that(pipeli
 def test_a_repair_that_was_interrupted_is_finished_by_the_next(pipeline: Pipeline) -> None:
     before = everything(pipeline)
     Path(pipeline.lake.files("documents", where=_LETTERS_A)[0]).write_bytes(b"")
-    take_out(pipeline.lake, plan_of(pipeline.lake, scrub(pipeline.lake)))
+    mend(pipeline.lake, plan_of(pipeline.lake, scrub(pipeline.lake)))
     assert scrub(pipeline.lake) == []
     assert plan_of(pipeline.lake, []).reindex == ("letters.a",)
     assert attninf("repair", "--apply").exit_code == 0
@@ -167,7 +168,7 @@ def test_a_shard_whose_source_is_gone_is_named_and_does_not_stop_the_others(pipe
     for shard in ("a", "b"):
         Path(pipeline.lake.files("documents", where={"domain": "letters", "shard": shard})[0]).write_bytes(b"")
     plan = plan_of(pipeline.lake, scrub(pipeline.lake))
-    take_out(pipeline.lake, plan)
+    mend(pipeline.lake, plan)
     sources = corpus().open()
 
     def find(key: str) -> object:
@@ -180,12 +181,28 @@ def test_a_shard_whose_source_is_gone_is_named_and_does_not_stop_the_others(pipe
     assert set(pipeline.rows("documents")["shard"]) == {"b", "first"}
 
 
-def test_a_damaged_log_is_named_and_left_to_a_person(pipeline: Pipeline) -> None:
-    commit = Path(pipeline.lake.root.table_uri("thresholds")) / "_delta_log/00000000000000000001.json"
+def test_a_damaged_log_is_put_back_and_what_else_is_damaged_is_found_then(pipeline: Pipeline) -> None:
+    before = everything(pipeline)
+    commit = Path(pipeline.lake.root.table_uri("documents")) / "_delta_log/00000000000000000001.json"
+    sound = commit.read_bytes()
     flip(commit, 100, 0)
+    flip(Path(pipeline.lake.files("documents", where=_LETTERS_A)[0]), 50, 0)
+    assert attninf("repair").exit_code == 3
+    done = attninf("repair", "--apply")
+    assert done.exit_code == 0, done.output
+    assert f"tables/documents/_delta_log/{commit.name} was put back as it was copied" in done.stdout
+    assert "letters.a is indexed again" in done.stdout
+    assert commit.read_bytes() == sound
+    assert everything(pipeline)["documents"].equals(before["documents"])
+
+
+def test_a_damaged_log_of_which_no_copy_was_kept_is_named_and_left_to_a_person(pipeline: Pipeline) -> None:
+    shutil.rmtree(Path(pipeline.lake.root.uri) / "checksums/thresholds")
+    commit = Path(pipeline.lake.root.table_uri("thresholds")) / "_delta_log/00000000000000000001.json"
+    commit.write_bytes(commit.read_bytes()[:-10])
     done = attninf("repair", "--apply")
     assert done.exit_code == 3
-    assert "thresholds: its log is damaged, which no command mends" in done.stdout
+    assert "thresholds: its log is damaged, and no copy was kept" in done.stdout
     assert commit.exists()
 
 
