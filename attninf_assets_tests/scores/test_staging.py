@@ -78,7 +78,7 @@ def test_a_damaged_chunk_is_an_error_that_names_it(tmp_path: Path, cut: int, nam
     path = path.rename(path.with_name(name or path.name))  # as release 0.1.0 called one, or as today
     assert len(staged.read()) == 1
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=rf"{path.name}: not (a|the) chunk of staged scores .*`attninf repair"):
+    with pytest.raises(ValueError, match=rf"{path.name}: not (a|the) chunk of staged scores.*`attninf repair"):
         staged.read()
     assert [damage.path for damage in damaged_chunks(root)] == [f"{staged.directory}/{path.name}"]
 
