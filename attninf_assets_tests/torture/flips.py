@@ -39,12 +39,11 @@ _IN_DOUBT = "scoring_runs"  # what a damaged file of it held is lost, and every 
 
 @dataclass(frozen=True)
 class Material:
-    """A root with everything in it, what it says, and where copies of it are harmed."""
+    """A root with everything in it, and what it says."""
 
     pipeline: Pipeline
     said: dict[str, object]
     files: tuple[str, ...]  # below the root
-    scratch: Path
 
 
 @contextmanager
@@ -65,7 +64,7 @@ def material(directory: Path) -> Iterator[Material]:
         root = Path(pipeline.lake.root.uri)
         assert find_damage(pipeline.lake, thorough=True) == []
         files = tuple(sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()))
-        yield Material(pipeline, what_is_said(pipeline), files, directory / "harmed")
+        yield Material(pipeline, what_is_said(pipeline), files)
 
 
 def what_is_said(pipeline: Pipeline) -> dict[str, object]:
