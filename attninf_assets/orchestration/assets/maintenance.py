@@ -7,7 +7,7 @@ from pydantic import Field
 
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
-from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.orchestration.display.metadata import as_json, records
 from attninf_assets.scores.runs import complete_scoring_runs
 from attninf_assets.selector.stored import current_fingerprint, has_selector
 from attninf_assets.store.maintenance import RETENTION, maintain
@@ -84,7 +84,7 @@ def lake_maintenance(
             dg.AssetCheckResult(
                 check_name=_NOTHING_IS_DAMAGED.name,
                 passed=not damages,
-                metadata={"damaged": dg.MetadataValue.json([str(damage) for damage in damages[:_MOST_NAMED]])},
+                metadata={"damaged": as_json([str(damage) for damage in damages[:_MOST_NAMED]])},
             )
         ],
     )

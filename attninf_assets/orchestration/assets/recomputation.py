@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from attninf_assets.corpus.documents import Shard
-from attninf_assets.corpus.printable import printable
 from attninf_assets.influence.selector import Selector
+from attninf_assets.orchestration.display.metadata import as_json
 from attninf_assets.orchestration.runs.partition_runs import CheckInPassing
 from attninf_assets.scores.update import PartitionScores
 from attninf_assets.store.filesystems import StorageOptions
@@ -71,7 +71,7 @@ def recomputed(
                 "tolerance": SCORE_TOLERANCE[selector.numeric_class],
                 "numeric_class": selector.numeric_class,
                 "seed": scores.version,
-                "differing": dg.MetadataValue.json([printable(row) for row in sample if not row.agrees]),
+                "differing": as_json([str(row) for row in sample if not row.agrees]),
             },
         )
     ]
