@@ -110,9 +110,14 @@ class TableLog:
     def _fault_of_pointer(self, content: bytes) -> str:
         """Where the pointer says anything else of its checkpoint than that says itself."""
         version = _pointed_at(content)
-        checkpoint = self.files.get(f"{LOG}/{version:020}.checkpoint.parquet" if version is not None else "")
-        if checkpoint is None and f"{_POINTER}.{version or 0:020}" in self.copies:
+        if version is None:
+            return "it points at no checkpoint"
+        named = f"{LOG}/{version:020}.checkpoint.parquet"
+        checkpoint = self.files.get(named)
+        if checkpoint is None and f"{_POINTER}.{version:020}" in self.copies:
             return ""  # it is the checkpoint that is missing
+        if checkpoint is None and self.root.exists(f"tables/{self.name}/{named}"):
+            return ""  # both were written since the log was listed
         if checkpoint is None:
             return "it points at a checkpoint that is not there"
         if _fault("", checkpoint):
