@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -83,18 +83,18 @@ def pinned_model(root: Root) -> PinnedModel:
 
 
 def models_in_use(root: Root) -> frozenset[str] | None:
-    """The digests of the model that was pinned last and of the selector's; None where that cannot be read."""
-    found = set()
-    try:
-        if root.exists(_MODEL):
-            found.add(pinned_model(root).digests.model)
-        if root.exists(_CURRENT):
-            stored = _read(root, _CURRENT, made_by=_DETECTED_BY)
-            with _intact(root, _CURRENT, made_by=_DETECTED_BY):
-                found.add(json.loads(stored["selector"])["model_digest"])
-    except ValueError:
-        return None
-    return frozenset(found)
+    """The digests of the model that was pinned last and of the selector's, of what can be read; None if nothing can."""
+
+    def of_selector() -> str:
+        stored = _read(root, _CURRENT, made_by=_DETECTED_BY)
+        with _intact(root, _CURRENT, made_by=_DETECTED_BY):
+            return str(json.loads(stored["selector"])["model_digest"])
+
+    found: set[str] = set()
+    for digest in (lambda: pinned_model(root).digests.model, of_selector):
+        with suppress(ValueError):
+            found.add(digest())
+    return frozenset(found) or None
 
 
 def publish_selector(root: Root, selector: Selector, detection: Detection) -> None:

@@ -14,11 +14,15 @@ from attninf_assets.cli import app
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
+from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.selector.model_files import list_of
+from attninf_assets.selector.stored import current_fingerprint, pinned_model
 from attninf_assets.store.checksums import record_of
 from attninf_assets.store.damage import DamagedTableError
 from attninf_assets.store.retirement import retire_shard
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
+from attninf_assets.upkeep.inspection import find_damage
 from attninf_assets.upkeep.repair import mend, plan_of, reindex
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, put_back
 
@@ -91,7 +95,7 @@ def test_every_flipped_bit_is_noticed_and_its_file_alone_is_named(pipeline: Pipe
         at, bit = dice.choice(place), dice.randrange(8)
         flip(path, at, bit)
         found = scrub(pipeline.lake)
-        assert [f"{pipeline.lake.root.table_uri(damage.table)}/{damage.file}" for damage in found] == [str(path)], name
+        assert [f"{pipeline.lake.root.uri}/{damage.path}" for damage in found] == [str(path)], name
         flip(path, at, bit)
     assert scrub(pipeline.lake) == []
 
@@ -220,3 +224,45 @@ def test_a_root_without_tables_is_bad_input(tmp_path: Path, finished: Pipeline) 
     done = attninf("repair", "--root", str(tmp_path))
     assert done.exit_code == 2
     assert done.stderr == f"attninf repair: {tmp_path}: no tables there; give --root or set ATTNINF_ROOT\n"
+
+
+def test_what_is_no_table_is_named_and_comes_back_by_what_repair_names(pipeline: Pipeline) -> None:
+    root = pipeline.lake.root
+    pipeline.run(["rescoring_preview"])
+    staged = StagedScores(root, "f", "letters", "a")
+    staged.add(pipeline.lake.read("scores", columns=STAGED_SCORES.names, where=_LETTERS_A))
+    model = pinned_model(root).directory
+    other = f"selectors/{64 * '0'}"  # pinned once, and in use no more
+    for path in root.list(model):
+        root.write_bytes(f"{other}/{path.rpartition('/')[2]}", root.read_bytes(path))
+    root.write_bytes(list_of(other), root.read_bytes(list_of(model)))
+    assert find_damage(pipeline.lake, thorough=True) == []
+    parts = [path for path in root.list("training_corpus") if path.endswith(".parquet")]
+    named = {
+        f"{model}/tokenizer.json": "selector_model",
+        "selectors/current.json": "retrieval_heads",
+        root.list("previews")[0]: "rescoring_preview",
+        parts[0]: "training_corpus",
+        root.list("selectors/detections")[0]: "",  # retrieval_heads makes it again
+        root.list(staged.directory)[0]: None,
+        f"{other}/model.safetensors": None,
+    }
+    before = {path: root.read_bytes(path) for path in named}
+    for path in named:
+        flip(Path(root.uri) / path, len(before[path]) // 2, 0)
+    assert {damage.path for damage in find_damage(pipeline.lake, thorough=True)} == set(named)
+    assert parts[0] not in {damage.path for damage in find_damage(pipeline.lake, thorough=False)}, "of the same size"
+
+    done = attninf("repair", "--apply")
+    assert done.exit_code == 0, done.output
+    assets = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
+    assert assets == [asset for asset in named.values() if asset]
+    for asset in assets:
+        pipeline.run([asset], config=PROBES)
+    assert find_damage(pipeline.lake, thorough=True) == []
+    assert attninf("repair").exit_code == 0
+    for path, asset in named.items():
+        assert root.exists(path) == (asset is not None), path
+        if asset not in {None, "rescoring_preview"}:
+            assert root.read_bytes(path) == before[path], path
+    assert current_fingerprint(root)
