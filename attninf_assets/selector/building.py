@@ -35,7 +35,7 @@ from attninf_assets.selector.stored import (
     store_detection,
     stored_detection,
 )
-from attninf_assets.store.json_records import read_record
+from attninf_assets.store.json_records import read_record, sealed
 from attninf_assets.store.root import Root
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def pin_under(root: Root, source: str) -> PinnedModel:
         pinned = PinnedModel(pin_model(source, directory), source)
         publish_directory(root, directory, pinned.directory)
     if memo is not None:
-        root.write_bytes(memo, json.dumps(asdict(pinned.digests)).encode())
+        root.write_bytes(memo, sealed(json.dumps(asdict(pinned.digests))))
     return pinned
 
 

@@ -14,7 +14,7 @@ from attninf_assets.orchestration.assets.scores import attention_influence_score
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
-from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.orchestration.display.metadata import as_json, records
 from attninf_assets.orchestration.display.plots import coverage_bars, throughput_and_cost
 from attninf_assets.orchestration.runs.partitions import corpus_shards
 from attninf_assets.scores.cost import (
@@ -69,7 +69,7 @@ def score_coverage(
             "chart": coverage_bars(by_domain),
             **{f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},
             "shards": len(states),
-            "unfinished": dg.MetadataValue.json(unfinished[:200]),
+            "unfinished": as_json(unfinished[:200]),
             **_throughput_and_cost(tables, fingerprint, cost),
             **_predicted_against_actual(tables, fingerprint),
         }

@@ -35,22 +35,7 @@ class PartitionCheck:
 
     def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
         """The check of one partition, as an event about the partition's last materialization."""
-        result = self.judge(key, lake)
-        wanted = dg.AssetRecordsFilter(self.asset, asset_partitions=[key])
-        made = instance.fetch_materializations(wanted, limit=1).records
-        return dg.AssetCheckEvaluation(
-            asset_key=self.asset,
-            check_name=self.judge.__name__,
-            passed=result.passed,
-            severity=result.severity,
-            metadata=result.metadata,
-            partition=key,
-            target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
-                storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
-            )
-            if made
-            else None,
-        )
+        return _evaluation(instance, self.asset, self.judge.__name__, key, self.judge(key, lake))
 
     def definition(self) -> dg.AssetChecksDefinition:
         """The asset check for Dagster, which judges all partitions of a run."""
@@ -71,6 +56,52 @@ class PartitionCheck:
                 partitions_def=corpus_shards,
             )
             return check(evaluated)  # type: ignore[arg-type]  # a stream of events is as welcome as a result
+
+
+@dataclass(frozen=True)
+class CheckInPassing:
+    """An asset check that the asset's own run makes, in the check results of `materialize`, where it has the means.
+
+    Materialized without them, and launched alone, it is not evaluated: what it last said stands.
+    """
+
+    asset: dg.AssetKey
+    name: str
+    description: str
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The asset check for Dagster, which by itself says nothing."""
+
+        def evaluated(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Output[None]]:
+            context.log.info(f"{self.name} is evaluated by runs of {self.asset.to_user_string()} themselves")
+            yield dg.Output(None)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            check = dg.asset_check(
+                asset=self.asset, name=self.name, description=self.description, partitions_def=corpus_shards
+            )
+            return check(evaluated)  # type: ignore[arg-type]
+
+
+def _evaluation(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, name: str, key: str, result: dg.AssetCheckResult
+) -> dg.AssetCheckEvaluation:
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=[key])
+    made = instance.fetch_materializations(wanted, limit=1).records
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=name,
+        passed=result.passed,
+        severity=result.severity,
+        metadata=result.metadata,
+        partition=key,
+        target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
+            storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
+        )
+        if made
+        else None,
+    )
 
 
 class HopelessError(Exception):
@@ -97,6 +128,7 @@ def each_partition(
 
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
+    Check results that `materialize` gives are about its partition.
     When a step is tried again, partitions that it finished before are not visited a second time.
     """
     keys = context.partition_keys
@@ -120,6 +152,9 @@ def each_partition(
             continue
         finished.append(key)
         yield _materialization(context.asset_key, key, result, provenance)
+        for found in result.check_results or ():
+            assert found.check_name is not None
+            yield _evaluation(context.instance, context.asset_key, found.check_name, key, found)
     if not failed:
         yield _NO_MORE_EVENTS
         return
