@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
-from attninf_assets.store.scratch import UNFINISHED, sweep_dead
+from attninf_assets.store.scratch import UNFINISHED, sweep_dead, sweep_scratch
 from attninf_assets.store.tables import COMPRESSED, Lake
 
 __all__ = ["RETENTION", "SHORTEST_RETENTION", "Swept", "TableCare", "maintain", "sweep"]
@@ -40,10 +40,11 @@ class TableCare:
 
 @dataclass(frozen=True)
 class Swept:
-    """What killed runs had left, as paths under the root."""
+    """What killed runs had left: paths under the root, and on this host."""
 
     half_written: tuple[str, ...]
     staged: tuple[str, ...]  # directories of scores that no run will resume
+    scratch: tuple[str, ...]  # directories in the temporary one of this host
 
 
 def maintain(
@@ -74,7 +75,8 @@ def maintain(
 def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None) -> Swept:
     """Delete half-written files, and staged scores of selectors not in use, that are older than `older_than`.
 
-    A model that a dead process of this host was about to put under a local root is deleted whatever its age.
+    Whatever its age, a model that a dead process of this host was about to put under a local root is deleted, and what
+    dead processes have left in this host's temporary directory.
     """
     half_written = [
         path
@@ -94,7 +96,8 @@ def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None)
     if root.is_local:
         dead = sweep_dead(Path(root.uri) / "selectors", UNFINISHED)
         half_written += [f"selectors/{directory.name}" for directory in dead]
-    return Swept(tuple(sorted(half_written)), tuple(sorted(staged)))
+    scratch = map(str, sweep_scratch())
+    return Swept(tuple(sorted(half_written)), tuple(sorted(staged)), tuple(scratch))
 
 
 def _directories(root: Root, below: str, named: re.Pattern[str]) -> dict[str, datetime]:

@@ -31,8 +31,9 @@ def scrub(lake: Lake, *, only_new: bool = False) -> list[Damage]:
 
     Reads every file once: what a scrub before has recorded is compared with its sha256, the rest is decoded page by
     page, one file in memory at a time. With `only_new` the former are left alone. A bit flipped before the first scrub
-    of a file is noticed only if the file cannot be decoded for it. The log's files are watched alike. Raises OSError
-    where the storage does not answer.
+    of a file is noticed only if the file cannot be decoded for it. The log's files are watched alike. A record of which
+    no file stands is that of another table, which was moved away, and is begun anew. Raises OSError where the storage
+    does not answer.
     """
     return [damage for name in TABLES for damage in _scrubbed(lake.root, name, only_new=only_new)]
 
@@ -48,6 +49,7 @@ def _scrubbed(root: Root, name: str, *, only_new: bool) -> Iterator[Damage]:
         recorded, record_is_sound = {}, False
     filesystem, path = root.locate(f"tables/{name}")
     directory = pafs.SubTreeFileSystem(path, filesystem)
+    recorded = _of_this_table(directory, recorded)
     sound: dict[str, str] = {}
     for file in _log_files(root, name):
         if only_new and file in recorded:
@@ -77,6 +79,12 @@ def _scrubbed(root: Root, name: str, *, only_new: bool) -> Iterator[Damage]:
             sound[file["path"]] = sha256
     if record_is_sound and sound != recorded:
         write_checksums(root, name, sound)
+
+
+def _of_this_table(directory: pafs.FileSystem, recorded: dict[str, str]) -> dict[str, str]:
+    """What is recorded; nothing where no file of it stands: of a table that was moved away, and made anew."""
+    there = (file for file in recorded if directory.get_file_info(file).type == pafs.FileType.File)
+    return recorded if any(sha256_of_file(directory, file) == recorded[file] for file in there) else {}
 
 
 def _log_files(root: Root, name: str) -> list[str]:
