@@ -24,6 +24,9 @@ RETENTION = timedelta(days=7)
 SHORTEST_RETENTION = timedelta(days=1)  # a writer needs far less from its first file to its commit
 _LARGEST_SKEW = timedelta(hours=1)
 
+_WRITTEN_TO = (
+    "tables", "staging", "selectors", "training_corpus", "maintenance", "checksums", "damaged", "previews",
+)  # fmt: skip
 _HALF_WRITTEN = re.compile(r".*\.parquet#\d+|.*/\.[^/]+\.tmp|maintenance/[0-9a-f]{32}")  # by delta-rs; by Root; here
 _UNPUBLISHED = re.compile(rf"(selectors/(?:{re.escape(UNFINISHED)}|\.[0-9a-f]+\.)[^/]+)/.+")  # as today; until 0.1.0
 
@@ -80,7 +83,7 @@ def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None)
     """
     half_written = [
         path
-        for directory in ("tables", "staging", "selectors", "training_corpus", "maintenance")
+        for directory in _WRITTEN_TO
         for path, modified in root.modified(directory).items()
         if _HALF_WRITTEN.fullmatch(path) and modified < older_than
     ]

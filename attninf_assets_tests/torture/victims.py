@@ -49,6 +49,7 @@ class Victim:
     needs: tuple[str, ...]  # of a root where everything was materialized: tables, and files or directories
     before: Callable[[Scene], None] = nothing  # what is done to it first
     between: frozenset[str] = frozenset()  # what readers may find of a piece besides the old and the new
+    aged: bool = False  # whether it is about what is older than now
     roots: tuple[str, ...] = ("local", "s3")
 
 
@@ -248,7 +249,7 @@ def _nothing_fetched(scene: Scene) -> None:
 
 def _build_probes(scene: Scene) -> None:
     of = scene.resources()
-    config = ProbeConfig(n_probes=6, probe_tokens=900, seed=1)
+    config = ProbeConfig(n_probes=2, probe_tokens=500, seed=1)
     retrieval_probes(_context(scene), config=config, selector=of.selector, corpus=of.corpus, lake=of.lake)
 
 
@@ -284,7 +285,7 @@ VICTIMS = {
     "first selection": Victim(_select, ("documents", "scores", *_SELECTOR)),
     "mix": Victim(_mix, _MIX),
     "damaged mix": Victim(_mix_again, _MIX, _damaged_mix),
-    "maintenance": Victim(maintain, _SCORES, _many_commits),
+    "maintenance": Victim(maintain, _SCORES, _many_commits, aged=True),
     "repair": Victim(_repair, (*TABLES, *_SELECTOR), _damages, frozenset({NOTHING})),
     "pin": Victim(_pin_another, _MODEL),
     "pin gguf": Victim(_pin_gguf, _MODEL),
