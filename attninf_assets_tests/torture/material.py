@@ -109,7 +109,7 @@ def build(scene: Scene) -> None:
     for key in SHARDS:
         index_and_store(scene.lake, shard(scene, key))
     selector_model(context, selector=of.selector, lake=of.lake)
-    probes = ProbeConfig(n_probes=2, probe_tokens=500)
+    probes = ProbeConfig(n_probes=2, probe_tokens=900)
     retrieval_probes(context, config=probes, selector=of.selector, corpus=of.corpus, lake=of.lake)
     retrieval_heads(context, config=HEADS, selector=of.selector, lake=of.lake)
     for key in SHARDS:

@@ -249,7 +249,7 @@ def _nothing_fetched(scene: Scene) -> None:
 
 def _build_probes(scene: Scene) -> None:
     of = scene.resources()
-    config = ProbeConfig(n_probes=2, probe_tokens=500, seed=1)
+    config = ProbeConfig(n_probes=2, probe_tokens=900, seed=1)
     retrieval_probes(_context(scene), config=config, selector=of.selector, corpus=of.corpus, lake=of.lake)
 
 
