@@ -35,7 +35,17 @@ _UNIQUE = re.compile(
 
 
 def seen(root: Root) -> dict[str, str]:
-    """What every piece holds that is replaced in one step: a digest of its rows without what clocks say."""
+    """What every piece holds that is replaced in one step: a digest of its rows without what clocks say.
+
+    Where a reader fails, that is a piece which no undisturbed run has.
+    """
+    try:
+        return _seen(root)
+    except Exception as error:  # whatever it is, it is what this is to find out
+        return {"readers": f"{type(error).__name__}: {error}"}
+
+
+def _seen(root: Root) -> dict[str, str]:
     lake = Lake(root)
     pieces: dict[str, str] = {}
     for name in TABLES:
@@ -54,21 +64,19 @@ def seen(root: Root) -> dict[str, str]:
 
 def _seen_of_table(lake: Lake, name: str) -> dict[str, str]:
     try:
-        found = [_rows(lake, name, {})]
+        return _digests(name, _rows(lake, name, {}))
     except DamagedTableError:
-        snapshot = lake.snapshot(name)
-        assert snapshot is not None
         if not PARTITIONED_BY[name]:
             return {name: DAMAGED}
-        wheres = snapshot.files.select(PARTITIONED_BY[name]).group_by(PARTITIONED_BY[name]).aggregate([]).to_pylist()
-        pieces: dict[str, str] = {}
-        for where in wheres:
-            try:
-                pieces |= _digests(name, _rows(lake, name, where))
-            except DamagedTableError:
-                pieces[" ".join([name, *where.values()])] = DAMAGED
-        return pieces
-    return _digests(name, found[0])
+    snapshot = lake.snapshot(name)
+    assert snapshot is not None
+    pieces: dict[str, str] = {}
+    for where in snapshot.files.select(PARTITIONED_BY[name]).group_by(PARTITIONED_BY[name]).aggregate([]).to_pylist():
+        try:
+            pieces |= _digests(name, _rows(lake, name, where))
+        except DamagedTableError:
+            pieces[" ".join([name, *where.values()])] = DAMAGED
+    return pieces
 
 
 def _rows(lake: Lake, name: str, where: Mapping[str, str]) -> pl.DataFrame:
