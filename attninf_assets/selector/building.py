@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from attninf_assets.selector.stored import (
 )
 from attninf_assets.store.json_records import read_record, sealed
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import scratch_directory
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ def pin_under(root: Root, source: str) -> PinnedModel:
         if is_intact(root, pinned.directory):
             return pinned
         _LOG.warning("%s: what it was converted to is not there as it was; the file is converted anew", source)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / "model"
+    with scratch_directory("pin") as scratch:
+        directory = scratch / "model"
         pinned = PinnedModel(pin_model(source, directory), source)
         publish_directory(root, directory, pinned.directory)
     if memo is not None:

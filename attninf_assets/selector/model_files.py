@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,10 +120,7 @@ def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
 
 
 def _fetch(root: Root, relative: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copy = Path(scratch) / "model"
-        copy.mkdir()
+    with held_directory(target.parent, UNFINISHED) as copy:
         remote, path = root.locate(relative)
         pafs.copy_files(path, str(copy), source_filesystem=remote, destination_filesystem=pafs.LocalFileSystem())
         _install(copy, target)

@@ -220,6 +220,16 @@ def test_a_table_that_was_made_anew_is_not_put_back_to_what_it_was(tmp_path: Pat
     assert len(lake.read("scores")) == 4
 
 
+def test_a_table_that_was_moved_away_and_made_anew_is_no_damaged_one(lake: Lake) -> None:
+    assert scrub(lake) == []
+    lake.root.delete("tables/scores")
+    assert scrub(lake) == []
+    lake.replace("scores", scores_of("web", "a", 200), where=_WEB_A)
+    assert scrub(lake) == []
+    overwrite(lake.root, file_of(lake, "scores"), b"PAR1")
+    assert [damage.path for damage in scrub(lake)] == [file_of(lake, "scores")]
+
+
 def test_a_damaged_record_of_checksums_is_not_taken_for_damaged_files(tmp_path: Path) -> None:
     lake = Lake(Root.at(tmp_path))
     lake.replace("scores", scores_of("web", "a", 5), where=_WEB_A)

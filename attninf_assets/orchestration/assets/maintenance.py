@@ -70,13 +70,14 @@ def lake_maintenance(
         spare={damage.table for damage in damages if damage.table is not None},
     )
     damages += [damage for damage in scrub(tables, only_new=True) if damage not in damages]  # of files just merged
-    for path in [*swept.half_written, *swept.staged]:
+    for path in [*swept.half_written, *swept.staged, *swept.scratch]:
         context.log.info(f"swept {path}")
     return dg.MaterializeResult(
         metadata={
             "tables": records([vars(table) for table in cared]),
             "half_written_files_swept": len(swept.half_written),
             "staging_directories_swept": len(swept.staged),
+            "temporary_directories_swept": len(swept.scratch),
             "damaged_files": len(damages),
             "retention_days": config.retention_days,
         },

@@ -101,7 +101,7 @@ def test_a_16_bit_layer_is_the_same_by_onednn_whether_it_may_use_16_bit_instruct
         found = OneDnnLinear(layer.weight, layer.bias)(x)
         torch.testing.assert_close(found, layer(x), atol=1e-5, rtol=1e-5)
     assert allowed == ["bf16" if has_instructions else before]
-    assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def test_what_was_replaced_can_be_put_back() -> None:
