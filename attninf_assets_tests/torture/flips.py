@@ -56,6 +56,10 @@ def material(directory: Path) -> Iterator[Material]:
         maintain(pipeline.lake, selector_fingerprint=fingerprint)
         pipeline.write_shard(SHARDS[2], [f"Something else is in document {number} of it now." for number in range(25)])
         pipeline.run(["raw_corpus"], SHARDS[2])
+        pipeline.run(SELECTOR, config=PROBES)  # of the sources as they are now: so that the same probes come again
+        fingerprint = current_fingerprint(pipeline.lake.root)
+        for key in SHARDS[:2]:
+            pipeline.run(["attention_influence_scores"], key)
         pipeline.run(["rescoring_preview"])
         pipeline.run(["attention_influence_scores"], SHARDS[2])
         pipeline.run(SELECTION)
