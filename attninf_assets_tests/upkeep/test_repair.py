@@ -238,7 +238,7 @@ def test_what_is_no_table_is_named_and_comes_back_by_what_repair_names(pipeline:
     root.write_bytes(list_of(other), root.read_bytes(list_of(model)))
     assert find_damage(pipeline.lake, thorough=True) == []
     parts = [path for path in root.list("training_corpus") if path.endswith(".parquet")]
-    named = {
+    named: dict[str, str | None] = {
         f"{model}/tokenizer.json": "selector_model",
         "selectors/current.json": "retrieval_heads",
         root.list("previews")[0]: "rescoring_preview",
