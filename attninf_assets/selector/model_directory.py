@@ -11,11 +11,11 @@ from attninf_assets.selector.model_source import ModelDigests
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _SHARDS = "model*.safetensors"  # what transformers loads, and no copy beside it
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
 )  # fmt: skip
-PATTERNS = (CONFIG, "generation_config.json", *_TOKENIZER_FILES, _SHARDS, INDEX)
+PATTERNS = (CONFIG, "generation_config.json", *TOKENIZER_FILES, _SHARDS, INDEX)
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")  # of config.json: say nothing about scores
 
 
@@ -48,7 +48,7 @@ def digest_model(directory: Path) -> ModelDigests:
 def digests_of_files(directory: Path, sha256_of: Mapping[str, str]) -> ModelDigests:
     """`digest_model`, where the files' sha256 is known already."""
     tokenizer = hashlib.sha256()
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if name in sha256_of:
             tokenizer.update(f"{name}:{sha256_of[name]}".encode())
     config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))

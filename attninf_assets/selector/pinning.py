@@ -3,6 +3,7 @@
 Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is ever run.
 """
 
+import os
 import shutil
 import tempfile
 from math import prod
@@ -10,15 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.influence.model.pretrained import (
     load_config,
     load_tokenizer,
     refuse_missing_parameters,
     require_loadable,
 )
-from attninf_assets.selector.model_directory import CONFIG, PATTERNS, digest_model, model_files, weight_files
+from attninf_assets.selector.model_directory import (
+    CONFIG,
+    PATTERNS,
+    TOKENIZER_FILES,
+    digest_model,
+    model_files,
+    weight_files,
+)
 from attninf_assets.selector.model_source import HUB_ID, ModelDigests
 from attninf_assets.selector.untrusted_model import (
     RefusedModelError,
@@ -30,6 +40,7 @@ from attninf_assets.selector.untrusted_model import (
     tensor_shapes,
 )
 
+_TOKENIZER = "tokenizer.json"
 _PACKED = 8  # weights that quantization packs into one stored element, at most
 _ROOM = 2**26  # elements that a model may make beside its weights: rotary and mask buffers
 
@@ -44,18 +55,18 @@ def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDig
     has no safetensors or GGUF weights, needs remote code, has files that are damaged or lie elsewhere, claims sizes
     that its weights do not have, or its tokenizer knows tokens the model does not embed. What is pinned can be loaded.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ValueError(f"selector {source!r}: no such GGUF file")
+        if not os.path.isfile(path):
+            raise ValueError(f"selector {shortened(repr(source))}: no such GGUF file")
         _convert_gguf(path, destination)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         _copy(path, destination, link=link)
     elif HUB_ID.fullmatch(source):
         _copy(_download(source), destination, link=link)
     else:
         raise ValueError(
-            f"selector {source!r} is neither a directory, nor a .gguf file, nor a hub id with revision "
+            f"selector {shortened(repr(source))} is neither a directory, nor a .gguf file, nor a hub id with revision "
             "(org/name@revision)"
         )
     require_sound_files(destination, source)
@@ -115,29 +126,35 @@ def _require_usable(directory: Path, source: str) -> None:
     if not isinstance(architecture, str) or architecture not in CONFIG_MAPPING:
         remote = " (it wants code of its own, which is never run)" if "auto_map" in config_json else ""
         raise RefusedModelError(
-            source, f"config.json: transformers does not know architecture {architecture!r}{remote}"
+            source,
+            f"config.json: transformers does not know architecture {shortened(repr(architecture), most=80)}{remote}",
         )
-    with refused_as(source, "config.json cannot be used"):
+    with refused_as(source, "config.json cannot be used", copy=directory):
         config = load_config(directory)
         embedded = config.get_text_config().vocab_size
-    with refused_as(source, "its tokenizer cannot be used"):
+    if (directory / _TOKENIZER).exists():
+        with refused_as(source, f"{_TOKENIZER} cannot be used", copy=directory):
+            Tokenizer.from_file(str(directory / _TOKENIZER))
+    files = ", ".join(file.name for file in model_files(directory) if file.name in TOKENIZER_FILES)
+    with refused_as(source, f"its tokenizer cannot be used ({files or f'there is no {_TOKENIZER}'})", copy=directory):
         tokenizer = load_tokenizer(directory)
         largest = max(tokenizer.get_vocab().values())
         tokenizer("a")
     if largest >= embedded:
         raise RefusedModelError(
             source,
-            f"vocabulary mismatch, the tokenizer's largest token id is {largest} "
+            f"config.json: vocabulary mismatch, the tokenizer's largest token id is {largest} "
             f"but the model embeds {embedded} tokens",
         )
-    with refused_as(source, "config.json cannot be made a causal language model"):
+    with refused_as(source, "config.json cannot be made a causal language model", copy=directory):
         elements = _elements(config)
     stored = sum(prod(shape) for file in weight_files(directory) for shape in tensor_shapes(file, source).values())
     if elements > _PACKED * stored + _ROOM:
         raise RefusedModelError(
             source, f"config.json describes a model of {elements:,} numbers, but its weight files hold {stored:,}"
         )
-    with refused_as(source, "its weight files are not those of the model that config.json describes"):
+    what = "its weight files are not those of the model that config.json describes"
+    with refused_as(source, what, copy=directory):
         require_loadable(directory)
 
 
