@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from attninf_assets.corpus.documents import LONGEST_NAME, NAME
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, join, split_glob
 from attninf_assets.store.uris import SecretInUriError, redacted, require_no_secret
 
@@ -21,7 +22,7 @@ LARGEST_FILE = 1 << 20
 DEEPEST = 20
 MOST_ALIASES = 100
 _MOST_PROBLEMS = 50  # told in one error
-_LONGEST_VALUE = 300  # characters of a value that is told
+_LONGEST_LOCAL_NAME, _LONGEST_LOCAL_PATH = 255, 4095  # bytes; the system refuses longer ones
 
 Format = Literal["parquet", "jsonl", "jsonl.zst", "jsonl.gz"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -53,7 +54,7 @@ def _glob(written: object, info: ValidationInfo) -> Glob:
     require_no_secret(written)
     scheme, is_uri, rest = written.partition("://")
     if is_uri and scheme not in _FIXED_PARTS:
-        raise ValueError(f"has the scheme {scheme!r}; give a local path, s3://… or hf://…")
+        raise ValueError(f"has the scheme {shortened(repr(scheme), most=50)}; give a local path, s3://… or hf://…")
     n_fixed, what = _FIXED_PARTS[scheme] if is_uri else (0, "")
     if len([part for part in split_glob(rest)[0].split("/") if part]) < n_fixed:
         raise ValueError(f"needs its {what} in full")
@@ -64,7 +65,19 @@ def _glob(written: object, info: ValidationInfo) -> Glob:
         folder: str = (info.context or {})["folder"]
         is_below = "://" in folder and not root.startswith("/")
         root = join(folder, root).rstrip("/") if is_below else os.path.normpath(os.path.join(folder, root))
+        if "://" not in root:
+            _require_possible(root)
     return Glob(written, root, pattern)
+
+
+def _require_possible(folder: str) -> None:
+    """Raise ValueError for a local folder that no system could have."""
+    if "\0" in folder or any("\ud800" <= character <= "\udfff" for character in folder):
+        raise ValueError("holds a character that no path may hold")
+    if len(os.fsencode(folder)) > _LONGEST_LOCAL_PATH:
+        raise ValueError(f"is longer than any path, {_LONGEST_LOCAL_PATH:,} bytes")
+    if any(len(os.fsencode(name)) > _LONGEST_LOCAL_NAME for name in folder.split("/")):
+        raise ValueError(f"has a part that is longer than any name, {_LONGEST_LOCAL_NAME} bytes")
 
 
 def _column(name: str | None, info: ValidationInfo) -> str | None:
@@ -103,7 +116,7 @@ class CorpusConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses YAML that would grow as it is used: nested deeply, or with many or nested aliases."""
+    """Refuses YAML that would grow as it is used: nested deeply, or with many or nested aliases; always by line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -129,9 +142,20 @@ class _Loader(yaml.SafeLoader):
         finally:
             self._anchored.pop()
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML's, which fails in several ways on a scalar that is not what its tag or its looks say."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            kind = node.tag.rpartition(":")[2]
+            value = shortened(redacted(repr(node.value)))
+            raise ValueError(f"line {node.start_mark.line + 1}: {value}: not a valid {kind}") from error
+
 
 def _leave_out_the_lines(error: yaml.MarkedYAMLError) -> None:
-    """Pieces of lines, in which a URI with credentials may no longer be known for one."""
+    """Pieces of lines, in which a URI with credentials may no longer be known for one: syntax is what is broken."""
     for mark in (error.context_mark, error.problem_mark):
         if mark is not None:
             mark.buffer = None
@@ -159,9 +183,10 @@ def load_corpus_config(
         tree = loader.get_single_node()
         content = None if tree is None else loader.construct_document(tree)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, yaml.MarkedYAMLError) and redacted(text) != text:
+        if isinstance(error, yaml.MarkedYAMLError) and ("://" in text or "@" in text):
             _leave_out_the_lines(error)
-        raise ValueError(f"{path}: the corpus file is not valid YAML: {_shortened(str(error))}") from None
+        shown = shortened(error, lines=True)
+        raise ValueError(f"{path}: the corpus file is not valid YAML: {shown}") from None
     problems = _repeated_keys(tree)
     folder = path.rpartition("/")[0] if "://" in path else os.path.dirname(inner_path)
     try:
@@ -175,10 +200,6 @@ def load_corpus_config(
     return CorpusConfig(path, file.domains)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}… ({len(text):,} characters)"
-
-
 def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
     """Keys written twice in one mapping; PyYAML itself keeps the last one in silence."""
     if not isinstance(node, yaml.MappingNode):
@@ -189,7 +210,7 @@ def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
         name, line = str(key.value), key.start_mark.line + 1
         inner = f"{field}.{name}" if field else name
         if name in lines:
-            problems.append(f"{inner}: written twice, in lines {lines[name]} and {line}")
+            problems.append(f"{shortened(inner)}: written twice, in lines {lines[name]} and {line}")
         lines.setdefault(name, line)
         if value is not node and field.count(".") < 2:
             problems += _repeated_keys(value, inner)
@@ -199,7 +220,7 @@ def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
 def _problem(details: ErrorDetails) -> str:
     """One of pydantic's findings, in the words of the file."""
     *parents, name = [part for part in details["loc"] if part != "[key]"] or ["the file"]
-    field, kind = _shortened(".".join(map(str, [*parents, name]))), details["type"]
+    field, kind = shortened(".".join(map(str, [*parents, name]))), details["type"]
     if kind == "missing":
         return f"{field}: missing"
     if kind == "extra_forbidden":
@@ -207,11 +228,11 @@ def _problem(details: ErrorDetails) -> str:
         return f"{field}: unknown key; {_hint(name, known)}"
     reason = details.get("ctx", {}).get("error")
     if isinstance(reason, SecretInUriError):
-        return f"{field}: {reason}"
-    value = "empty" if details["input"] is None else _shortened(redacted(_written(details["input"])))
+        return f"{field}: {shortened(reason)}"
+    value = "empty" if details["input"] is None else shortened(redacted(_written(details["input"])))
     if kind == "literal_error":
         return f"{field}: {value}: not a format; {_hint(details['input'], FORMATS)}"
-    return f"{field}: {value}: {_WORDS.get(kind) or reason or details['msg']}"
+    return f"{field}: {value}: {_WORDS.get(kind) or shortened(reason or details['msg'])}"
 
 
 def _hint(written: object, known: Sequence[str]) -> str:

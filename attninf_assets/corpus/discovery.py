@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from attninf_assets.corpus.config import CorpusConfig, DomainSource
 from attninf_assets.corpus.documents import LandedShard, Shard, shard_name
+from attninf_assets.corpus.printable import printable
 from attninf_assets.store.filesystems import (
     NO_OPTIONS,
     FoundFile,
@@ -115,7 +116,7 @@ def _by_name(domain: str, source: DomainSource, files: list[FoundFile]) -> dict[
         if name in shards:
             raise ValueError(
                 f"domains.{domain}.files: {source.files.written!r} matches two files that would both be shard "
-                f"{name!r}: {shards[name].shard.uri} and {uri}; rename one"
+                f"{name!r}: {shards[name].shard.shown} and {printable(uri)}; rename one"
             )
         shard = Shard(
             domain=domain,

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from attninf_assets.corpus.printable import printable
+
 NAME = re.compile(r"[a-z0-9_-]+")
 LONGEST_NAME = 200  # a name becomes a folder of the Delta tables, and a folder's name ends at 255 bytes
 
@@ -24,6 +26,11 @@ class Shard:
     def key(self) -> str:
         """The Dagster partition key, `<domain>.<shard>`."""
         return f"{self.domain}.{self.name}"
+
+    @property
+    def shown(self) -> str:
+        """The file's place as it can be shown."""
+        return printable(self.uri)
 
 
 @dataclass(frozen=True)

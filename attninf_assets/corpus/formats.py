@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from attninf_assets.corpus.bounds import LONGEST_ROW, batch_rows, require_inflation
 from attninf_assets.corpus.documents import Shard
-from attninf_assets.corpus.printable import printable
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.reopened_file import open_source
 from attninf_assets.store.uris import redacted
@@ -62,13 +62,13 @@ def _naming(shard: Shard) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ValueError(f"{shard.uri}: there is no such file (shard {shard.key})") from error
+        raise ValueError(f"{shard.shown}: there is no such file (shard {shard.key})") from error
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
             raise
         raise ValueError(
-            f"{shard.uri}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: "
-            f"{redacted(error)}"
+            f"{shard.shown}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: "
+            f"{shortened(redacted(error))}"
         ) from error
 
 
@@ -81,8 +81,8 @@ def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
         _check_column(schema, shard.id_column, shard=shard, role="id", integers=True)
         columns.append(shard.id_column)
     if parquet.metadata.num_rows == 0:
-        raise ValueError(f"{shard.uri}: the file holds no rows")
-    at_once = batch_rows(file, parquet.metadata, columns, uri=shard.uri)
+        raise ValueError(f"{shard.shown}: the file holds no rows")
+    at_once = batch_rows(file, parquet.metadata, columns, uri=shard.shown)
     index = n_bytes = 0
     n_compressed = file.size()
     for batch in parquet.iter_batches(batch_size=at_once, columns=columns):
@@ -90,7 +90,7 @@ def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
         doc_ids = [MISSING] * len(texts) if shard.id_column is None else _values(batch.column(shard.id_column))
         for text, doc_id in zip(texts, doc_ids, strict=True):
             n_bytes += len(text) if isinstance(text, bytes) else 0
-            require_inflation(n_bytes, n_compressed, what=shard.uri)
+            require_inflation(n_bytes, n_compressed, what=shard.shown)
             if text is _TOO_LONG or doc_id is _TOO_LONG:
                 yield Row(index=index, problem=f"row is longer than {LONGEST_ROW:,} bytes")
             else:
@@ -103,8 +103,8 @@ def _check_column(schema: pa.Schema, column: str, *, shard: Shard, role: str, in
     if len(found) != 1:
         count = "no" if not found else str(len(found))
         raise ValueError(
-            f"{shard.uri}: the file has {count} column {column!r} ({role} column); it has "
-            f"{printable(', '.join(schema.names))}"
+            f"{shard.shown}: the file has {count} column {column!r} ({role} column); it has "
+            f"{shortened(', '.join(schema.names))}"
         )
     type_ = schema.field(found[0]).type
     value_type = type_.value_type if pa.types.is_dictionary(type_) else type_
@@ -112,7 +112,7 @@ def _check_column(schema: pa.Schema, column: str, *, shard: Shard, role: str, in
         _is_stringlike(value_type) or pa.types.is_null(value_type) or (integers and pa.types.is_integer(value_type))
     ):
         wanted = "strings or integers" if integers else "strings"
-        raise ValueError(f"{shard.uri}: {role} column {column!r} holds {type_}, not {wanted}")
+        raise ValueError(f"{shard.shown}: {role} column {column!r} holds {type_}, not {wanted}")
 
 
 def _is_stringlike(type_: pa.DataType) -> bool:
@@ -168,15 +168,15 @@ def _jsonl_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
             doc_id=MISSING if shard.id_column is None else fields.get(shard.id_column, MISSING),
         )
     if not lines:
-        raise ValueError(f"{shard.uri}: the file holds no rows")
+        raise ValueError(f"{shard.shown}: the file holds no rows")
     if not objects:
         which = f"first {_LINES_WITHOUT_OBJECT:,}" if lines > _LINES_WITHOUT_OBJECT else str(lines)
-        raise ValueError(f"{shard.uri}: none of the {which} lines is a JSON object; is the file {shard.format}?")
+        raise ValueError(f"{shard.shown}: none of the {which} lines is a JSON object; is the file {shard.format}?")
     for column, role in ((shard.text_column, "text"), (shard.id_column, "id")):
         if column is not None and column not in seen:
             raise ValueError(
-                f"{shard.uri}: {role} column {column!r} is in none of the {lines} rows; "
-                f"columns there: {printable(', '.join(fields))}"
+                f"{shard.shown}: {role} column {column!r} is in none of the {lines} rows; "
+                f"columns there: {shortened(', '.join(fields))}"
             )
 
 
@@ -197,11 +197,11 @@ def _lines(file: pa.NativeFile, shard: Shard) -> Iterator[bytes | None]:
             del line
             for piece in iter(lambda: reader.readline(_LINE_BYTES), b""):
                 n_bytes += len(piece)
-                require_inflation(n_bytes, n_compressed, what=shard.uri)
+                require_inflation(n_bytes, n_compressed, what=shard.shown)
                 if piece.endswith(b"\n"):
                     break
             yield None
-        require_inflation(n_bytes, n_compressed, what=shard.uri)
+        require_inflation(n_bytes, n_compressed, what=shard.shown)
 
 
 def _json_object(line: bytes) -> dict[str, object]:

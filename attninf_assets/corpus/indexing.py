@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attninf_assets.corpus.documents import Refusal, Shard
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.schemas import TABLES
@@ -79,7 +80,7 @@ def index_shard(
         ids = accepted["doc_id"].combine_chunks()
         elsewhere = pc.is_in(ids, value_set=pa.array(sorted(known_elsewhere(ids)), pa.string()))
         refusals += [
-            (row, f"doc_id {doc_id!r} is a duplicate of a document in another shard")
+            (row, f"doc_id {shortened(repr(doc_id))} is a duplicate of a document in another shard")
             for doc_id, row in zip(
                 *(accepted.filter(elsewhere)[name].to_pylist() for name in ("doc_id", "source_row")), strict=True
             )

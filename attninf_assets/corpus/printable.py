@@ -2,7 +2,9 @@
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["printable", "shortened"]
+
+_LONGEST = 300  # characters
 
 # Control characters, line and paragraph separators, lone surrogates, and what reorders the characters around it.
 # Joiners stay: words in Persian or Hindi, and emoji, are spelled with them.
@@ -16,6 +18,13 @@ def printable(text: object, *, lines: bool = False) -> str:
     """The text with an escape as in a Python string (`\\n`, `\\x1b`, `\\u202e`) for every character that would move
     the cursor, end the line or turn the reading direction. With `lines`, tabs and newlines stay as they are."""
     return (_ACTING_WITHIN_LINES if lines else _ACTING).sub(_escape, str(text))
+
+
+def shortened(text: object, *, most: int = _LONGEST, lines: bool = False) -> str:
+    """What `printable` makes of the text, cut where that is longer than `most` characters, and then with its length."""
+    whole = str(text)
+    shown = printable(whole[:most], lines=lines)
+    return shown if len(whole) <= most and len(shown) <= most else f"{shown[:most]}… ({len(whole):,} characters)"
 
 
 def _escape(character: re.Match[str]) -> str:

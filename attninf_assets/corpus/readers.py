@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from attninf_assets.corpus.documents import Document, Refusal, Shard
 from attninf_assets.corpus.formats import MISSING, Row, read_rows
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
 __all__ = ["MOST_REFUSED", "read_shard"]
@@ -42,12 +43,12 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
             if shard.id_column is not None:
                 first = first_rows.setdefault(hashlib.blake2b(doc_id.encode(), digest_size=16).digest(), row.index)
                 if first != row.index:
-                    raise _RowRefusedError(f"doc_id {doc_id!r} is a duplicate of row {first}")
+                    raise _RowRefusedError(f"doc_id {shortened(repr(doc_id))} is a duplicate of row {first}")
         except _RowRefusedError as refused:
             n_refused += 1
             if n_refused > MOST_REFUSED:
                 raise ValueError(
-                    f"{shard.uri}: more than {MOST_REFUSED:,} rows cannot be documents, the last of them "
+                    f"{shard.shown}: more than {MOST_REFUSED:,} rows cannot be documents, the last of them "
                     f"row {row.index}: {refused}; is the file what the corpus file says?"
                 ) from None
             yield Refusal(

@@ -39,9 +39,9 @@ def indexed_documents(
         if expected is None:
             continue
         if not isinstance(row, Document) or (row.doc_id, row.text_sha256) != expected:
-            raise ValueError(f"{shard.uri}: row {row.source_row} is no longer document {expected[0]!r}: {again}")
+            raise ValueError(f"{shard.shown}: row {row.source_row} is no longer document {expected[0]!r}: {again}")
         yield row
         if not wanted:
             return
     doc_id, _ = next(iter(wanted.values()))
-    raise ValueError(f"{shard.uri}: {len(wanted)} indexed rows are gone, document {doc_id!r} among them: {again}")
+    raise ValueError(f"{shard.shown}: {len(wanted)} indexed rows are gone, document {doc_id!r} among them: {again}")

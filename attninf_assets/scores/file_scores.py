@@ -110,7 +110,7 @@ def documents_of(shard: Shard, contents: FileContents) -> Iterator[Document]:
             n_bytes += row.n_bytes
             yield row
     if (n_documents, n_bytes) != (contents.n_documents, contents.n_bytes):
-        raise ValueError(f"{shard.uri}: the file changed while it was scored")
+        raise ValueError(f"{shard.shown}: the file changed while it was scored")
 
 
 def write_scores(scores: Iterable[DocumentScore], output: Path, *, selector: Selector) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -312,8 +313,8 @@ def _converted_before(root: Root, memo: str) -> ModelDigests | None:
 
 
 def _gguf_memo(source: str) -> str | None:
-    path = Path(source).expanduser()
-    if path.suffix != ".gguf" or not path.is_file():
+    path = Path(os.path.expanduser(source))
+    if path.suffix != ".gguf" or not os.path.isfile(path):
         return None
     with path.open("rb") as stream:
         return f"selectors/gguf/{hashlib.file_digest(stream, 'sha256').hexdigest()}.json"

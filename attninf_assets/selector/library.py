@@ -241,7 +241,7 @@ class _PinnedHere:
 
 def _pinned(model: Model) -> _PinnedHere:
     source = os.fspath(model)
-    return _pinned_once(source, _stamp(Path(source).expanduser()))
+    return _pinned_once(source, _stamp(Path(os.path.expanduser(source))))
 
 
 @lru_cache(maxsize=8)

@@ -3,14 +3,17 @@
 Weights come from safetensors or GGUF, never from pickles, and no code that travels with a model is ever run.
 """
 
+import os
 import tempfile
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.influence.model.pretrained import load_config, refuse_missing_parameters, require_loadable
 from attninf_assets.influence.model.text_tokenizer import TextTokenizer, load_tokenizer
 from attninf_assets.selector.canonical_files import write_config, write_tokenizer
@@ -19,6 +22,7 @@ from attninf_assets.selector.model_directory import (
     CONFIG,
     INDEX,
     PATTERNS,
+    SLOW_TOKENIZER_FILES,
     TOKENIZER,
     TOKENIZER_CONFIG,
     WEIGHTS,
@@ -63,33 +67,34 @@ def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDig
     that its weights do not have, or its tokenizer knows tokens the model does not embed or lets texts say special
     tokens. What is pinned can be loaded.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     is_gguf = path.suffix == ".gguf"
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pinning-", dir=destination.parent) as scratch:
         alone = Path(scratch)  # the model's files, and nothing beside them that could have a say in it
         if is_gguf:
-            if not path.is_file():
-                raise ValueError(f"selector {source!r}: no such GGUF file")
+            if not os.path.isfile(path):
+                raise ValueError(f"selector {shortened(repr(source))}: no such GGUF file")
             _convert_gguf(path, alone)
-        elif path.is_dir():
+        elif os.path.isdir(path):
             _gather(path, alone)
         elif HUB_ID.fullmatch(source):
             _gather(_download(source), alone)
         else:
             raise ValueError(
-                f"selector {source!r} is neither a directory, nor a .gguf file, nor a hub id with revision "
-                "(org/name@revision)"
+                f"selector {shortened(repr(source))} is neither a directory, nor a .gguf file, nor a hub id with "
+                "revision (org/name@revision)"
             )
         require_sound_files(alone, source)
         tokenizer = _usable_tokenizer(alone, source)
         destination.mkdir(exist_ok=True)
-        with refused_as(source, "its files cannot be brought into canonical form"):
+        with refused_as(source, "its files cannot be brought into canonical form", copy=alone):
             write_config(read_json(alone / CONFIG, source), destination)
             write_tokenizer(tokenizer, alone, destination)
             _require_that_text_is_data(destination, tokenizer, source)
             (move_weights if is_gguf else link_weights if link else write_weights)(alone, destination)
-    with refused_as(source, "its weight files are not those of the model that config.json describes"):
+    what = "its weight files are not those of the model that config.json describes"
+    with refused_as(source, what, copy=destination):
         require_loadable(destination)
     return digest_model(destination)
 
@@ -151,22 +156,28 @@ def _usable_tokenizer(directory: Path, source: str) -> Any:
     if not isinstance(architecture, str) or architecture not in CONFIG_MAPPING:
         remote = " (it wants code of its own, which is never run)" if "auto_map" in config_json else ""
         raise RefusedModelError(
-            source, f"config.json: transformers does not know architecture {architecture!r}{remote}"
+            source,
+            f"config.json: transformers does not know architecture {shortened(repr(architecture), most=80)}{remote}",
         )
-    with refused_as(source, "config.json cannot be used"):
+    with refused_as(source, "config.json cannot be used", copy=directory):
         config = load_config(directory)
         embedded = config.get_text_config().vocab_size
-    with refused_as(source, "its tokenizer cannot be used"):
+    if (directory / TOKENIZER).exists():
+        with refused_as(source, f"{TOKENIZER} cannot be used", copy=directory):
+            Tokenizer.from_file(str(directory / TOKENIZER))
+    of_tokenizer = (TOKENIZER, TOKENIZER_CONFIG, *SLOW_TOKENIZER_FILES)
+    files = ", ".join(file.name for file in model_files(directory) if file.name in of_tokenizer)
+    with refused_as(source, f"its tokenizer cannot be used ({files or f'there is no {TOKENIZER}'})", copy=directory):
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         TextTokenizer.of(tokenizer, where=source)
         largest = max(tokenizer.get_vocab().values())
     if largest >= embedded:
         raise RefusedModelError(
             source,
-            f"vocabulary mismatch, the tokenizer's largest token id is {largest} "
+            f"config.json: vocabulary mismatch, the tokenizer's largest token id is {largest} "
             f"but the model embeds {embedded} tokens",
         )
-    with refused_as(source, "config.json cannot be made a causal language model"):
+    with refused_as(source, "config.json cannot be made a causal language model", copy=directory):
         elements = _elements(config)
     stored = sum(prod(shape) for file in weight_files(directory) for shape in tensor_shapes(file, source).values())
     if elements > _PACKED * stored + _ROOM:

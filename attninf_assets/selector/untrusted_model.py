@@ -13,10 +13,12 @@ from typing import Any
 
 from safetensors import safe_open
 
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.selector.model_directory import CONFIG, INDEX, has_index, model_files, weight_files
 
 _MAX_JSON = 1 << 28  # bytes; the largest tokenizers have some 2^25
 _MAX_WORDS = 800  # characters of another library's message that are repeated
+_MAX_REASON = 1_200
 _LAYERS = re.compile(r"(num_(hidden_)?layers|n_layers?|(encoder|decoder)_layers)")
 _COUNT = re.compile(r"(num|n)_(\w+_)?(layers?|heads?|experts?|groups?)")
 _SIZE = re.compile(r"(\w+_)?(size|dim|rank)|n_(embd|inner|positions|ctx)|max_position_embeddings")
@@ -34,19 +36,23 @@ class RefusedModelError(ValueError):
     """A model that cannot be used, with its source, the file and the reason."""
 
     def __init__(self, source: object, reason: str) -> None:
-        super().__init__(f"selector {source}: {reason}")
+        super().__init__(f"selector {source}: {shortened(reason, most=_MAX_REASON)}")
 
 
 @contextmanager
-def refused_as(source: object, what: str) -> Iterator[None]:
+def refused_as(source: object, what: str, *, copy: Path | None = None) -> Iterator[None]:
     """Whatever a library makes of content that it cannot use is a refusal of the source, saying `what` could not be
-    done. Errors of the system (disk, network) go through: they say nothing about the model."""
+    done; where its words name the `copy` it was given, they name the source. Errors of the system (disk, network) go
+    through: they say nothing about the model."""
     try:
         yield
     except BaseException as error:
         if isinstance(error, RefusedModelError) or not _is_about_content(error):
             raise
-        words = " ".join(str(error).split())[:_MAX_WORDS]
+        words = " ".join(str(error).split())
+        if copy is not None:
+            words = words.replace(str(copy), str(source))
+        words = words[:_MAX_WORDS]
         raise RefusedModelError(source, f"{what}: {type(error).__name__}: {words}") from error
 
 

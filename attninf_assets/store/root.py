@@ -22,6 +22,7 @@ __all__ = ["Root"]
 # Of the characters left out, delta-rs mistakes some for URL syntax and DuckDB some for patterns; on S3 delta-rs escapes
 # all but the plainest twice when it looks for a checkpoint.
 _LOCAL = re.compile(r"[^*?\[\]|^%\\\x00-\x1f]+")
+_LONGEST_SHOWN = 200  # characters of a location that is refused
 _ATTEMPTS = 20  # to write into a directory that others delete
 _S3 = re.compile(r"[A-Za-z0-9._=+/-]+")
 
@@ -48,14 +49,15 @@ class Root:
         """
         text = os.fspath(location)
         require_no_secret(text)
+        shown = repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
         if text.startswith("s3://"):
             path = text.removeprefix("s3://")
             parts = [part for part in path.split("/") if part]
             if not parts or ".." in parts or text.startswith("s3:///") or not _S3.fullmatch(path):
-                raise ValueError(f"storage root {text!r}: expected s3://bucket/prefix of letters, digits and ._=+-")
+                raise ValueError(f"storage root {shown}: expected s3://bucket/prefix of letters, digits and ._=+-")
             uri = "s3://" + "/".join(parts)
         elif "://" in text or text.startswith("file:") or not _LOCAL.fullmatch(text):
-            raise ValueError(f"storage root {text!r}: expected s3://bucket/prefix or a local path without *?[]|^%\\")
+            raise ValueError(f"storage root {shown}: expected s3://bucket/prefix or a local path without *?[]|^%\\")
         else:
             uri = os.path.abspath(os.path.expanduser(text))
         return cls(uri, storage_options if callable(storage_options) else dict(storage_options))

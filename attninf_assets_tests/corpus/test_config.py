@@ -98,6 +98,17 @@ domains:
         ),
         ("{files: 'folder/', format: parquet}", "domains.web.files: 'folder/': is a folder"),
         ("web/*.parquet", "domains.web: 'web/*.parquet': not a mapping"),
+        (
+            f"{{files: {'x' * 256}/*, format: parquet}}",
+            "(258 characters): has a part that is longer than any name"[-40:],
+        ),
+        (f"{{files: {'x/' * 2100}*, format: parquet}}", "is longer than any path, 4,095 bytes"),
+        (
+            r'{files: "a\0b/*", format: parquet}',
+            r"domains.web.files: 'a\x00b/*': holds a character that no path may hold",
+        ),
+        (f"{{files: '{'x' * 400}://b', format: parquet}}", "… (402 characters); give a local path"),
+        (r'{files: "s3\uFEFF://k:s@b/*", format: parquet}', r"an address s3\ufeff://… with credentials"),
     ],
 )
 def test_a_bad_entry_is_refused_with_field_and_value(tmp_path: Path, entry: str, complaint: str) -> None:
@@ -128,6 +139,13 @@ def test_a_bad_entry_is_refused_with_field_and_value(tmp_path: Path, entry: str,
         ("domains: \x01", "is not valid YAML"),
         ("domains: {? [a] : b}", "is not valid YAML"),
         ("domains: !!python/object:os.system {}", "is not valid YAML"),
+        ("a: 1\nb: !!timestamp x", "is not valid YAML: line 2: 'x': not a valid timestamp"),
+        ("a: !!bool x", "is not valid YAML: line 1: 'x': not a valid bool"),
+        ("a: !!int ''", "is not valid YAML: line 1: '': not a valid int"),
+        ("a: 0000-00-00", "is not valid YAML: line 1: '0000-00-00': not a valid timestamp"),
+        (f"a: {'9' * 5000}", "is not valid YAML: line 1: '999"),
+        (f'domains: {{"\\e[2J": {_GOOD}}}', r"domains.\x1b[2J: '\x1b[2J': not a domain's name"),
+        (f'domains: {{"a\\nb": {_GOOD}}}', r"domains.a\nb: 'a\nb': not a domain's name"),
     ],
 )
 def test_a_bad_file_is_refused_with_field_and_value(tmp_path: Path, text: str, complaint: str) -> None:
@@ -175,6 +193,7 @@ def test_what_domains_have_in_common_may_be_written_once(tmp_path: Path) -> None
         "domains: ['s3://AKIA:5ecret/x@bucket/*.parquet']",
         "domains: 's3://AKIA:5ecret/x@bucket/*.parquet",
         "domains: {web: {files: [s3://AKIA:5ecret/x@bucket/*.parquet], format: parquet}}",
+        "domains: {web: {files: 's\n3://bucket/x?token=5ecret'', format: parquet}}",
     ],
 )
 def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path, text: str) -> None:

@@ -119,6 +119,37 @@ def test_integer_ids_become_strings(tmp_path: Path, format: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_a_reason_is_a_short_line_whatever_the_id(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "x"
+    write_rows(path, [{"id": "\x1b\n" * 5_000, "text": "a"}] * 2, format=format)
+    (reason,) = reasons_of(list(read_shard(shard_of(path, format=format, id_column="id")))).values()
+    assert len(reason) < 400
+    assert reason.startswith(r"doc_id '\x1b\n\x1b\n")
+    assert reason.endswith("(30,002 characters) is a duplicate of row 0")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_name_cannot_act_on_what_shows_the_error_about_it(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"\x1b[2J\nERROR: forged\u202e.{format}"
+    for content in (b"", b"PAR1 nothing of the kind\x1b", None):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"\\x1b\[2J\\nERROR: forged\\u202e") as caught:
+            list(read_shard(shard_of(path, format=format)))
+        assert not {"\x1b", "\n", "\u202e"} & set(str(caught.value))
+
+
+def test_the_words_of_the_parquet_library_cannot_act_on_what_shows_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    footer = b"\x15\x02\x1d" + b"\x0f" * 20
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    assert "\n" not in _complaint(path, format="parquet")
+    assert not any(character < " " for character in _complaint(path, format="parquet"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_document_of_five_megabytes_in_one_line_is_read(tmp_path: Path, format: str) -> None:
     text = "".join(chr(0x4E00 + i % 5000) for i in range(1_700_000))
     path = tmp_path / "x"

@@ -1,59 +1,18 @@
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
 from attninf_assets.store.commits import Commit
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
-from attninf_assets_tests.support.power_cut import Disk, disk_to_cut
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
 
-POWER_CUTS = int(os.environ.get("ATTNINF_TEST_POWER_CUTS", "10"))
 _WEB_A = {"domain": "web", "shard": "a"}
 _WEB_B = {"domain": "web", "shard": "b"}
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with disk_to_cut(tmp_path) as disk:
-        yield disk
-
-
-def test_a_power_cut_after_a_commit_takes_neither_its_rows_nor_those_before_it(disk: Disk) -> None:
-    root = Root.at(disk.path / "root")
-    for number in range(POWER_CUTS):
-        shard = f"s{number}"
-        rows = scores_of("web", shard, 50)
-        staging = StagedScores(root, "f", "web", shard)
-        staging.add(rows.select(STAGED_SCORES.names))
-        lake = Lake(root)
-        lake.replace("scores", rows, where={"domain": "web", "shard": shard})
-        lake.append("scoring_runs", run_of("web", shard, number), writer=shard, number=number)
-        staging.clear()
-        disk.cut_power()
-        assert Lake(root).count("scores") == 50 * (number + 1), f"after {number + 1} power cuts"
-        assert Lake(root).count("scoring_runs") == number + 1
-
-
-def test_a_power_cut_takes_no_staged_chunk_and_no_file_of_the_root(disk: Disk) -> None:
-    root = Root.at(disk.path / "root")
-    rows = scores_of("web", "a", 50).select(STAGED_SCORES.names)
-    for number in range(POWER_CUTS):
-        staging = StagedScores(root, "f", "web", f"s{number}")
-        staging.add(rows)
-        with root.open_output(f"files/unfinished-{number}") as stream:
-            stream.write(b"whole")
-        root.move(f"files/unfinished-{number}", f"files/{number}")
-        disk.cut_power()
-        assert len(staging.read()) == 50
-        assert root.read_bytes(f"files/{number}") == b"whole"
 
 
 _REPLACE = """

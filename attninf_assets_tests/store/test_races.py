@@ -1,7 +1,6 @@
-"""Two processes that write one table at the same moment: what is left is what one after the other would have left."""
+"""A write that another overtakes; of processes that write at once, `torture/races.py` makes as many as wanted."""
 
-import multiprocessing as mp
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,23 +9,8 @@ import pytest
 from attninf_assets.store.open_tables import Handle
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.torture.writes import Rows, Write, rows_of
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
-
-_REPETITIONS = {"local": 6, "s3": 2}  # of every race
-_SPAWN = mp.get_context("spawn")
-
-_Rows = list[tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class _Write:
-    data: pa.Table
-    where: Mapping[str, str]
-
-    def after(self, rows: _Rows) -> _Rows:
-        """What the table holds once this is written over `rows`, by the plainest means."""
-        kept = [row for row in rows if self.where and (row[0], row[1]) != tuple(self.where.values())]
-        return sorted(kept + _rows(self.data))
 
 
 @dataclass(frozen=True)
@@ -34,33 +18,27 @@ class _Race:
     name: str
     table: str
     before: pa.Table | None  # None: the table is absent
-    writes: tuple[_Write, _Write]
+    writes: tuple[Write, Write]
 
-    def states(self) -> Iterator[_Rows]:
+    def states(self) -> Iterator[Rows]:
         """What the table may hold at any moment; the last two are what it may hold in the end."""
         one, other = self.writes
-        before = [] if self.before is None else _rows(self.before)
+        before = [] if self.before is None else rows_of(self.before)
         yield from ([], before, one.after(before), other.after(before))
         yield other.after(one.after(before))
         yield one.after(other.after(before))
 
 
-def _rows(table: pa.Table) -> _Rows:
-    mark = "selector_fingerprint" if "doc_id" in table.column_names else "scores_version"
-    columns = ["domain", "shard", mark]
-    return sorted(tuple(str(value) for value in row.values()) for row in table.select(columns).to_pylist())
+def _whole(mark: str, *shards: str) -> Write:
+    return Write("scores", pa.concat_tables([scores_of("web", shard, 3, mark=mark) for shard in shards]))
 
 
-def _whole(mark: str, *shards: str) -> _Write:
-    return _Write(pa.concat_tables([scores_of("web", shard, 3, mark=mark) for shard in shards]), {})
+def _partition(mark: str, shard: str) -> Write:
+    return Write("scores", scores_of("web", shard, 2, mark=mark), {"domain": "web", "shard": shard})
 
 
-def _partition(mark: str, shard: str) -> _Write:
-    return _Write(scores_of("web", shard, 2, mark=mark), {"domain": "web", "shard": shard})
-
-
-def _runs(version: int) -> _Write:
-    return _Write(pa.concat_tables([run_of("web", "a", version)] * 3), {})
+def _runs(version: int) -> Write:
+    return Write("scoring_runs", pa.concat_tables([run_of("web", "a", version)] * 3))
 
 
 _OLD = scores_of("web", "old", 4, mark="old")
@@ -77,7 +55,7 @@ RACES = [
     _Race("the whole and a new partition, full", "scores", _OLD, (_whole("f", "a"), _partition("g", "b"))),
     _Race("the whole and a partition of it", "scores", _OLD, (_whole("f", "a", "b"), _partition("g", "b"))),
     _Race("the whole and an old partition", "scores", _OLD, (_whole("f", "a"), _partition("g", "old"))),
-    _Race("nothing at all and a partition", "scores", _OLD, (_Write(_OLD[:0], {}), _partition("g", "b"))),
+    _Race("nothing at all and a partition", "scores", _OLD, (Write("scores", _OLD[:0]), _partition("g", "b"))),
 ]
 
 
@@ -94,9 +72,9 @@ def _check(lake: Lake, race: _Race) -> None:
     states = list(race.states())
     newest = lake.version(race.table)
     assert newest is not None
-    assert _rows(lake.read(race.table)) in states[-2:], race.name
+    assert rows_of(lake.read(race.table)) in states[-2:], race.name
     for version in range(newest + 1):
-        assert _rows(lake.read(race.table, version=version)) in states, (race.name, version)
+        assert rows_of(lake.read(race.table, version=version)) in states, (race.name, version)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -119,25 +97,3 @@ def test_a_write_that_another_overtakes_is_written_over_its_result(
     write = race.writes[1 - first]
     overtaken.replace(race.table, write.data, where=write.where)
     _check(lake, race)
-
-
-def _run(root: Root, races: list[_Race], side: int, together: "mp.synchronize.Barrier") -> None:
-    for number, race in enumerate(races):
-        lake, write = _lake(root, number), race.writes[side]
-        together.wait(60)
-        lake.replace(race.table, write.data, where=write.where)
-
-
-def test_two_processes_that_write_at_once_leave_what_one_after_the_other_would(root: Root) -> None:
-    races = RACES * _REPETITIONS["local" if root.is_local else "s3"]
-    for number, race in enumerate(races):
-        _begin(_lake(root, number), race)
-    together = _SPAWN.Barrier(2)
-    writers = [_SPAWN.Process(target=_run, args=(root, races, side, together)) for side in (0, 1)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0]
-    for number, race in enumerate(races):
-        _check(_lake(root, number), race)

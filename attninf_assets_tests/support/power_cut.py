@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-__all__ = ["Disk", "disk_to_cut"]
+__all__ = ["Disk", "NoDiskError", "disk_to_cut"]
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _NO_LOG_FLUSH = 2  # the journal's part that is in memory is lost, too
@@ -25,19 +23,26 @@ class Disk:
     path: Path  # where it is mounted
 
     def cut_power(self) -> None:
-        """Forget all that is not on the disk, and mount what is left; its journal is replayed."""
+        """Forget all that is not on the disk; from now on nothing can be read or written."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
             os.close(descriptor)
+
+    def mount_again(self) -> None:
+        """Mount what is left, once no process has a file of it open; its journal is replayed."""
         subprocess.run(["umount", str(self.path)], check=True)
         subprocess.run(["mount", "-o", "loop", str(self.image), str(self.path)], check=True)
 
 
+class NoDiskError(Exception):
+    """No such disk can be made or mounted here, and why."""
+
+
 @contextmanager
 def disk_to_cut(directory: Path) -> Iterator[Disk]:
-    """Such a disk of 64 MB. The test is skipped where none can be made or mounted."""
+    """Such a disk of 64 MB. Raises `NoDiskError` where none can be made or mounted."""
     disk = Disk(directory / "disk.ext4", directory / "disk")
     disk.path.mkdir()
     with disk.image.open("wb") as stream:
@@ -49,7 +54,7 @@ def disk_to_cut(directory: Path) -> Iterator[Disk]:
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"no disk whose power can be cut: {error}")
+            raise NoDiskError(f"no disk whose power can be cut: {error}") from error
     try:
         yield disk
     finally:

@@ -20,8 +20,8 @@ from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_
 from attninf_assets.orchestration.automation.retirement import RetirementConfig, retire
 from attninf_assets.scores.runs import ScoringRun, complete_scoring_runs
 from attninf_assets.scores.staging import StagedScores
-from attninf_assets.selector.pinning import digest_model
 from attninf_assets.selector.model_files import local_directory, publish_directory
+from attninf_assets.selector.pinning import digest_model
 from attninf_assets.selector.stored import current_fingerprint, pinned_model
 from attninf_assets.store import maintenance as store_maintenance
 from attninf_assets.store.maintenance import Swept, TableCare

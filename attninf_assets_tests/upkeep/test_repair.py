@@ -261,8 +261,8 @@ def test_what_is_no_table_is_named_and_comes_back_by_what_repair_names(pipeline:
         pipeline.run([asset], config=PROBES)
     assert find_damage(pipeline.lake, thorough=True) == []
     assert attninf("repair").exit_code == 0
-    for path, asset in named.items():
-        assert root.exists(path) == (asset is not None), path
-        if asset not in {None, "rescoring_preview"}:
+    for path, made_by in named.items():
+        assert root.exists(path) == (made_by is not None), path
+        if made_by not in {None, "rescoring_preview"}:
             assert root.read_bytes(path) == before[path], path
     assert current_fingerprint(root)

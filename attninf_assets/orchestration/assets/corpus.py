@@ -4,7 +4,6 @@ from functools import partial
 
 import dagster as dg
 
-from attninf_assets.corpus.printable import printable
 from attninf_assets.corpus.stored_index import index_and_store, indexed_from
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
@@ -44,7 +43,7 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
         stored = index_and_store(tables, shard, storage_options=sources.storage_options)
         indexed = stored.indexed
         context.log.info(
-            f"{printable(shard.uri)}: {indexed.n_documents:,} documents "
+            f"{shard.shown}: {indexed.n_documents:,} documents "
             f"{'indexed' if stored.changed else 'found unchanged'}, "
             f"{indexed.n_refused:,} rows refused"
         )
@@ -56,7 +55,7 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
                 "bytes": indexed.n_bytes,
                 "first_documents": dg.MetadataValue.md("\n\n".join(map(quoted, indexed.previews))),
                 "document_bytes": quantiles(indexed.documents["n_bytes"].to_numpy()),
-                "source": printable(shard.uri),
+                "source": shard.shown,
                 SOURCE_VERSION: landed.version,
                 "dagster/partition_row_count": indexed.n_documents,
                 "dagster/uri": tables.root.table_uri("documents"),

@@ -3,7 +3,6 @@
 import difflib
 import os
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
@@ -21,6 +20,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from attninf_assets.corpus.config import load_corpus_config
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.orchestration.connections.resources import (
     SAMPLE,
     CorpusResource,
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
             if name.upper().startswith(_PREFIX) and name not in known:
                 near = difflib.get_close_matches(name[len(_PREFIX) :].lower(), cls.model_fields, n=1)
                 hint = f"did you mean {_variable(near[0])}?" if near else f"there are {', '.join(known)}"
-                raise ValueError(f"unknown setting {name}; {hint}")
+                raise ValueError(f"unknown setting {shortened(name)}; {hint}")
         return values
 
     @field_validator("*", mode="before")
@@ -103,14 +103,14 @@ class Settings(BaseSettings):
     @field_validator("corpus")
     @classmethod
     def _is_there(cls, value: str) -> str:
-        if _is_local(value) and not Path(value).is_file():
+        if _is_local(value) and not os.path.isfile(value):
             raise ValueError("no such file")
         return value
 
     @field_validator("selector")
     @classmethod
     def _is_a_model(cls, value: str) -> str:
-        if value != SAMPLE and not Path(value).expanduser().exists() and not HUB_ID.fullmatch(value):
+        if value != SAMPLE and not os.path.exists(os.path.expanduser(value)) and not HUB_ID.fullmatch(value):
             raise ValueError("no such file or directory, and no hub id with revision (org/name@revision)")
         return value
 
@@ -146,8 +146,8 @@ def _problem(details: ErrorDetails) -> str:
     name = str(details["loc"][0])
     reason = reason or f"not {Settings.model_fields[name].title}: {details['msg']}"
     if name in _SECRETS or isinstance(reason, SecretInUriError):
-        return f"{_variable(name)}: {reason}"
-    return f"{_variable(name)}={redacted(repr(details['input']))}: {reason}"
+        return f"{_variable(name)}: {shortened(reason)}"
+    return f"{_variable(name)}={shortened(redacted(repr(details['input'])))}: {shortened(reason)}"
 
 
 def _variable(name: str) -> str:

@@ -54,6 +54,15 @@ def test_definitions_load_without_any_setting() -> None:
         ("ATTNINF_DEVICE_HOUR_PRICE", "3 €", r"ATTNINF_DEVICE_HOUR_PRICE='3 €': not an amount of money"),
         ("ATTNINF_PARTITIONS_PER_RUN", "4.5", r"ATTNINF_PARTITIONS_PER_RUN='4\.5': not a number of partitions"),
         ("ATTNINF_BUDGT", "5", r"unknown setting ATTNINF_BUDGT; did you mean ATTNINF_BUDGET\?"),
+        ("ATTNINF_CORPUS", "x" * 300, r"ATTNINF_CORPUS='x{299}… \(302 characters\): no such file"),
+        ("ATTNINF_SELECTOR", "x" * 300, r"ATTNINF_SELECTOR='x{299}… \(302 characters\): no such file"),
+        ("ATTNINF_SELECTOR", "~nobody-of-that-name/x", r"ATTNINF_SELECTOR='~nobody-of-that-name/x': no such file"),
+        (
+            "ATTNINF_ROOT",
+            "*" * 3000,
+            r"ATTNINF_ROOT='\*{299}… \(3,002 .*: storage root '\*{200}…': expected s3://[^*]*\*\?",
+        ),
+        ("ATTNINF_\x1b[2J", "x", r"unknown setting ATTNINF_\\x1b\[2J; there are"),
         ("attninf_root", "data", r"unknown setting attninf_root; did you mean ATTNINF_ROOT\?"),
     ],
 )
