@@ -95,14 +95,20 @@ def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "E
 
 
 def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
-    """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions."""
-    spent = cost_of(scores.tokens_scored, scores.seconds, price_per_device_hour=cost.price_per_device_hour)
-    return {
+    """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions.
+
+    Where no document was scored nothing was measured: a zero would stand in the plots in place of what scoring took."""
+    done = {
         "dagster/partition_row_count": len(scores.table),
         "documents_scored": scores.n_scored,
         "documents_resumed": scores.n_resumed,
         "documents_reused": scores.n_reused,
         "tokens": scores.n_tokens,
+    }
+    if not scores.n_scored:
+        return done
+    spent = cost_of(scores.tokens_scored, scores.seconds, price_per_device_hour=cost.price_per_device_hour)
+    return done | {
         "tokens_scored": scores.tokens_scored,
         "seconds_scoring": round(scores.seconds, 3),
         "tokens_per_second": round(spent.tokens_per_second, 1),

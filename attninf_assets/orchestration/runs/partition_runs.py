@@ -15,8 +15,9 @@ import dagster as dg
 
 from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.runs import dagster_internals as internals
-from attninf_assets.orchestration.runs.partitions import corpus_shards
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, corpus_shards
 from attninf_assets.store.uris import redacted
 
 PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
@@ -24,6 +25,10 @@ PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | d
 _NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
     metadata={internals.SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 )
+
+
+_MOST_NAMED = 100  # partitions in the table of all
+_LONGEST_FOUND = 200  # characters of what a check found in one of them
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,53 @@ class PartitionCheck:
             else None,
         )
 
+    def evaluation_of_all(self, instance: dg.DagsterInstance, lake: LakeResource) -> dg.AssetCheckEvaluation:
+        """The check of every partition that was ever materialized, as one event of the whole asset.
+
+        Failing partitions are named first, then those that only warn; one that cannot be judged has failed.
+        """
+        registered = instance.get_dynamic_partitions(CORPUS_SHARDS)
+        made = instance.get_materialized_partitions(self.asset)
+        keys = [key for key in registered if key in made]
+        found = {key: self._judged(key, lake) for key in keys}
+        not_passed = sorted(
+            (key for key in keys if not found[key].passed),
+            key=lambda key: (found[key].severity is not dg.AssetCheckSeverity.ERROR, key),
+        )
+        worst = found[not_passed[0]].severity if not_passed else dg.AssetCheckSeverity.ERROR
+        rest = [key for key in keys if found[key].passed]
+        return dg.AssetCheckEvaluation(
+            asset_key=self.asset,
+            check_name=self.judge.__name__,
+            passed=not not_passed,
+            severity=worst,
+            description=f"{len(not_passed):,} of {len(keys):,} partitions do not pass",
+            metadata={
+                "partitions": len(keys),
+                "partitions_not_passed": len(not_passed),
+                "by_partition": records([_told(key, found[key]) for key in [*not_passed, *rest][:_MOST_NAMED]]),
+            },
+        )
+
+    def _judged(self, key: str, lake: LakeResource) -> dg.AssetCheckResult:
+        try:
+            return self.judge(key, lake)
+        except Exception as error:  # one partition that cannot be judged is no reason to leave the others
+            return dg.AssetCheckResult(
+                passed=False, metadata={"error": f"{type(error).__name__}: {printable(redacted(error), lines=True)}"}
+            )
+
     def definition(self) -> dg.AssetChecksDefinition:
-        """The asset check for Dagster, which judges all partitions of a run."""
+        """The asset check for Dagster: of all partitions of a run, or of the whole asset in a run of no partition."""
 
         def evaluated(
             context: dg.AssetCheckExecutionContext, lake: LakeResource
         ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
-            for key in context.partition_keys:
-                yield self.evaluation(context.instance, key, lake)
+            if context.has_partition_key or context.has_partition_key_range:
+                for key in context.partition_keys:
+                    yield self.evaluation(context.instance, key, lake)
+            else:
+                yield self.evaluation_of_all(context.instance, lake)
             yield dg.Output(None)
 
         with warnings.catch_warnings():
@@ -71,6 +115,18 @@ class PartitionCheck:
                 partitions_def=corpus_shards,
             )
             return check(evaluated)  # type: ignore[arg-type]  # a stream of events is as welcome as a result
+
+
+def _told(key: str, result: dg.AssetCheckResult) -> dict[str, str]:
+    """A partition's row in the table of all."""
+    verdict = "passed" if result.passed else result.severity.value.lower()
+    found = ", ".join(f"{name}: {_short(value.value)}" for name, value in (result.metadata or {}).items())
+    return {"partition": key, "result": verdict, "found": found}
+
+
+def _short(value: object) -> str:
+    told = str(value)
+    return told if len(told) <= _LONGEST_FOUND else f"{told[:_LONGEST_FOUND]}…"
 
 
 class HopelessError(Exception):
