@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 
-__all__ = ["STAGED_SCORES", "StagedScores"]
+__all__ = ["STAGED_SCORES", "StagedScores", "staged_shards"]
 
 STAGED_SCORES = pa.schema(
     [
@@ -20,6 +20,13 @@ STAGED_SCORES = pa.schema(
         for column in ("doc_id", "text_sha256", "n_tokens", "loss_base", "loss_reference", "score", "scored_at")
     ]
 )
+
+
+def staged_shards(root: Root, selector_fingerprint: str) -> list[str]:
+    """The keys of the shards of which anything is staged under the selector."""
+    prefix = f"staging/{selector_fingerprint}/"
+    found = (path.removeprefix(prefix).split("/") for path in root.list(prefix.rstrip("/")) if _is_chunk(path))
+    return sorted({f"{domain}.{shard}" for domain, shard, _ in found})
 
 
 class StagedScores:
@@ -54,6 +61,11 @@ class StagedScores:
         same_as_next = reduce(pc.and_, (pc.equal(before[column], after[column]) for column in by_text))
         latest = np.append(~np.asarray(same_as_next, dtype=bool), np.ones(min(1, len(staged)), dtype=bool))
         return staged.filter(pa.array(latest))
+
+    def count(self) -> tuple[int, int]:
+        """The documents and the tokens that are staged. What two runs have staged of one document counts once."""
+        staged = self.read()
+        return len(staged), int(pc.sum(staged["n_tokens"]).as_py() or 0)
 
     def holds_any(self) -> bool:
         """Whether anything is staged."""

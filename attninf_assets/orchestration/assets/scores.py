@@ -16,7 +16,12 @@ from attninf_assets.orchestration.connections.resources import CorpusResource, C
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, DEVICE_TIME, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import quantiles, records, reporter, rounded
 from attninf_assets.orchestration.display.plots import score_histogram
-from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
+from attninf_assets.orchestration.runs.partition_runs import (
+    PartitionEvents,
+    each_partition,
+    every_partition_concerned,
+    numbered,
+)
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.cost import cost_of
@@ -61,9 +66,9 @@ def attention_influence_scores(
             selector,
             load=lambda: _engine(selector, lake=lake, cost=cost),
             storage_options=sources.storage_options,
-            on_progress=reporter(context.log, key),
+            on_progress=reporter(context.log, numbered(context, key)),
         )
-        context.log.info(f"{key}: {_story(scores)}")
+        context.log.info(f"{numbered(context, key)}: {_story(scores)}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(content_digest(scores.table, selector_fingerprint=selector.fingerprint)),
             metadata={
@@ -98,7 +103,7 @@ def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
     """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions.
 
     Where no document was scored nothing was measured: a zero would stand in the plots in place of what scoring took."""
-    done = {
+    done: dict[str, float] = {
         "dagster/partition_row_count": len(scores.table),
         "documents_scored": scores.n_scored,
         "documents_resumed": scores.n_resumed,

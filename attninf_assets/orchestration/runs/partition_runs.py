@@ -13,11 +13,13 @@ from hashlib import sha256
 
 import dagster as dg
 
+from attninf_assets.corpus.documents import BadFileError
 from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.runs import dagster_internals as internals
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, corpus_shards
+from attninf_assets.orchestration.runs.retries import is_transient
 from attninf_assets.store.uris import redacted
 
 PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
@@ -27,6 +29,7 @@ _NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
 )
 
 
+FAILED_PARTITIONS = "failed_partitions"  # metadata of a failed run: partition, file, row, reason
 _MOST_NAMED = 100  # partitions in the table of all
 _LONGEST_FOUND = 200  # characters of what a check found in one of them
 
@@ -154,6 +157,9 @@ def each_partition(
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
     When a step is tried again, partitions that it finished before are not visited a second time.
+
+    Bad input (`ValueError`) ends in a `dg.Failure` that names partition, file, row and reason in its metadata, where
+    they are known, without the way the code took; what else fails keeps its own type and traceback.
     """
     keys = context.partition_keys
     finished = _finished_before(context)
@@ -161,6 +167,8 @@ def each_partition(
     for key in keys:
         if key in finished:
             continue
+        if len(keys) > 1:
+            context.log.info(f"{numbered(context, key)} begins")
         provenance = _provenance(context, key)
         try:
             result = materialize(key)
@@ -171,7 +179,8 @@ def each_partition(
             break
         except Exception as error:  # one broken partition is no reason to leave the others
             told = printable(redacted(error), lines=True)
-            context.log.error(f"{key} failed: {type(error).__name__}: {told}", exc_info=len(keys) > 1)
+            traced = len(keys) > 1 and not isinstance(error, ValueError)
+            context.log.error(f"{numbered(context, key)} failed: {type(error).__name__}: {told}", exc_info=traced)
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
             continue
         finished.append(key)
@@ -188,22 +197,40 @@ def each_partition(
                 unchecked[f"{check.judge.__name__} of {key}"] = error
             else:
                 yield evaluation
-    raise _error(failed, unchecked, n_partitions=len(keys))
+    _raise(failed, unchecked, n_partitions=len(keys))
 
 
-def _error(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> Exception:
-    if n_partitions == 1:
-        return next(iter(failed.values()))
+def numbered(context: dg.AssetExecutionContext, key: str) -> str:
+    """The partition as it is called in the run's log: with its place in the run, where that goes through several."""
+    keys = context.partition_keys
+    return key if len(keys) == 1 else f"{key} (shard {keys.index(key) + 1} of {len(keys)})"
+
+
+def _raise(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> None:
+    """End the run: by the error itself, or all of them, where one calls for another try or is no fault of the input."""
+    errors = [*failed.values(), *unchecked.values()]
     what = f"{len(failed)} of the run's {n_partitions} partitions failed: {_named(failed)}"
     if unchecked:
         what += f"; and checks of others: {_named(unchecked)}"
-    return ExceptionGroup(what, [*failed.values(), *unchecked.values()])
+    if any(map(is_transient, errors)) or not all(isinstance(error, ValueError) for error in errors):
+        raise errors[0] if n_partitions == 1 else ExceptionGroup(what, errors)
+    description = _reason(errors[0]) if n_partitions == 1 else what
+    rows = [_failed_partition(key, error) for key, error in failed.items()]
+    raise dg.Failure(description, metadata={FAILED_PARTITIONS: records(rows)}, allow_retries=False) from None
+
+
+def _failed_partition(key: str, error: Exception) -> dict[str, str]:
+    """A failed partition's row in the failure's metadata; file and row are empty where the error does not know them."""
+    uri, row = (error.uri, error.row) if isinstance(error, BadFileError) else ("", None)
+    return {"partition": key, "file": uri, "row": "" if row is None else str(row), "reason": _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    return printable(redacted(error), lines=True)
 
 
 def _named(errors: dict[str, Exception]) -> str:
-    return "; ".join(
-        f"{name} ({type(error).__name__}: {printable(redacted(error), lines=True)})" for name, error in errors.items()
-    )
+    return "; ".join(f"{name} ({type(error).__name__}: {_reason(error)})" for name, error in errors.items())
 
 
 def _finished_before(context: dg.AssetExecutionContext) -> list[str]:
