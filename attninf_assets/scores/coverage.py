@@ -165,12 +165,6 @@ def require_coverage(coverage: list[Coverage], *, at_least: float, never_indexed
     Named, too, are domains with scores of documents that are no longer indexed, which could take a place in the
     selection, and, where all is asked for, shards whose documents nobody knows, as they were `never_indexed`.
     """
-    if never_indexed and at_least >= 1:
-        more = f" and {len(never_indexed) - _MOST_NAMED:,} more" if len(never_indexed) > _MOST_NAMED else ""
-        raise ValueError(
-            f"shards that were never indexed: {', '.join(never_indexed[:_MOST_NAMED])}{more}: materialize their "
-            "raw_corpus, run the job retire_shards where a file is gone for good, or lower min_coverage below 1"
-        )
     if not any(c.n_documents for c in coverage):
         raise ValueError("no documents are indexed: materialize raw_corpus and attention_influence_scores first")
     if orphaned := [f"{c.domain} ({c.n_orphaned:,})" for c in coverage if c.n_orphaned]:
@@ -184,4 +178,10 @@ def require_coverage(coverage: list[Coverage], *, at_least: float, never_indexed
         raise ValueError(
             f"documents without a current score in {listed}: materialize their shards' attention_influence_scores, "
             f"or lower min_coverage below {min(c.share for c in short):.4f}"
+        )
+    if never_indexed and at_least >= 1:
+        more = f" and {len(never_indexed) - _MOST_NAMED:,} more" if len(never_indexed) > _MOST_NAMED else ""
+        raise ValueError(
+            f"shards that were never indexed: {', '.join(never_indexed[:_MOST_NAMED])}{more}: materialize their "
+            "raw_corpus, run the job retire_shards where a file is gone for good, or lower min_coverage below 1"
         )

@@ -21,6 +21,9 @@ Links to the code, in `display/code_references`:
 
 - `DecoratedOpFunction`: what an asset's op computes by; its `decorated_fn` is the function as it was written.
 
+Which run tried a partition last, in `shard_work`: the event log storage is asked by
+`get_latest_asset_partition_materialization_attempts_without_materializations(asset)`.
+
 What a check said last, in `check_history`:
 
 - `COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES`: of the records that hold a result. The event log storage is asked
