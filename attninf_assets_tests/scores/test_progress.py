@@ -1,6 +1,6 @@
 """How far the scoring of a corpus is, against counting every document."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def progress(corpus: Corpus, runs: list[tuple[str, int, float]], root: Root, *, 
         return scoring_progress(connection, root, selector_fingerprint="ours", unfinished=unfinished, n_at_work=at_work)
 
 
-def table(rows: list[tuple[object, ...]], types: Mapping[str, pa.DataType]) -> pa.Table:
+def table(rows: Sequence[tuple[object, ...]], types: Mapping[str, pa.DataType]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [[]] * len(types)
     return pa.table([pa.array(list(values), kind) for values, kind in zip(columns, types.values(), strict=True)], types)
 

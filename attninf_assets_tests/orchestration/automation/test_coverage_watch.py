@@ -12,7 +12,8 @@ class Watch:
     """The sensor's ticks, by a clock that stands until it is moved."""
 
     def __init__(self, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.story, self.now, self.cursor = story, 1_000_000.0, None
+        self.story, self.now = story, 1_000_000.0
+        self.cursor: str | None = None
         monkeypatch.setattr(module.time, "time", lambda: self.now)
 
     def tick(self, *, after: float = 60) -> str | None:

@@ -183,7 +183,7 @@ def test_every_sensor_and_job_says_in_the_ui_what_it_does(monkeypatch: pytest.Mo
     sensors = {sensor.name: sensor.description for sensor in project.sensors or []}
     assert sensors.keys() >= {"new_shards", "coverage_watch", "rescoring", "alert_on_failure"}
     jobs = {job.name: job.description for job in project.jobs or []}
-    described = {**sensors, **jobs, **{s.name: s.description for s in project.schedules or []}}  # type: ignore[union-attr]
+    described = {**sensors, **jobs, **{s.name: s.description for s in project.schedules or []}}
     assert [name for name, description in described.items() if not description] == []
     assert (sensors["new_shards"] or "").startswith("Registers the partition of every new file")
 
