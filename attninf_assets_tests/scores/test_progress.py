@@ -47,7 +47,9 @@ def progress(corpus: Corpus, runs: list[tuple[str, int, float]], root: Root, *, 
 
 def table(rows: Sequence[tuple[object, ...]], types: Mapping[str, pa.DataType]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [[]] * len(types)
-    return pa.table([pa.array(list(values), kind) for values, kind in zip(columns, types.values(), strict=True)], types)
+    return pa.table(
+        [pa.array(list(values), kind) for values, kind in zip(columns, types.values(), strict=True)], list(types)
+    )
 
 
 @settings(max_examples=60)

@@ -79,6 +79,7 @@ def score_coverage(
             unfinished=set(unfinished),
             n_at_work=shards.work.n_at_work,
         )
+    failures = shards.failures(context.instance, at_most=_MOST_FAILURES)
     total = Counter(shards.states.values())
     by_domain = {
         domain: {state: counts[state] for state in SHARD_STATES}
@@ -98,7 +99,7 @@ def score_coverage(
                     price_per_device_hour=cost.price_per_device_hour,
                 )
             ),
-            "failed": records(shards.failures(context.instance, at_most=_MOST_FAILURES)),
+            **({"failed": records(failures)} if failures else {}),
             "coverage": records(_by_domain(by_domain, progress)),
             "chart": coverage_bars(by_domain),
             **{f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},

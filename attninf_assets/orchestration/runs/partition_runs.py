@@ -221,7 +221,7 @@ def _raise(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_p
 
 def _failed_partition(key: str, error: Exception) -> dict[str, str]:
     """A failed partition's row in the failure's metadata; file and row are empty where the error does not know them."""
-    uri, row = (error.uri, error.row) if isinstance(error, BadFileError) else ("", None)
+    uri, row = (printable(error.uri), error.row) if isinstance(error, BadFileError) else ("", None)
     return {"partition": key, "file": uri, "row": "" if row is None else str(row), "reason": _reason(error)}
 
 
