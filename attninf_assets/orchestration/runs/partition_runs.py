@@ -6,10 +6,12 @@ that Dagster gives a run of that partition alone, and then a result that makes n
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
+from typing import Any
 
 import dagster as dg
 
@@ -18,6 +20,7 @@ from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.runs import dagster_internals as internals
+from attninf_assets.orchestration.runs.check_history import last_verdicts
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, corpus_shards
 from attninf_assets.orchestration.runs.retries import is_transient
 from attninf_assets.store.uris import redacted
@@ -43,7 +46,55 @@ class PartitionCheck:
 
     def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
         """The check of one partition, as an event about the partition's last materialization."""
-        result = self.judge(key, lake)
+        return self._event(instance, key, self.judge(key, lake))
+
+    def evaluations_of_all(self, instance: dg.DagsterInstance, lake: LakeResource) -> Iterator[dg.AssetCheckEvaluation]:
+        """The check of every partition that was ever materialized: the whole in one event, which is the run's own.
+
+        In its table partitions that do not pass stand first, those that only warn after the others; one that cannot be
+        judged has failed. What the UI lists is the last verdict on each partition, so there is an event for each whose
+        verdict is new, those that do not pass last. The latest is what the check's page shows: it has the table, too.
+        """
+        registered = instance.get_dynamic_partitions(CORPUS_SHARDS)
+        made = instance.get_materialized_partitions(self.asset)
+        found = {key: self._judged(key, lake) for key in registered if key in made}
+        not_passed = sorted(
+            (key for key, result in found.items() if not result.passed),
+            key=lambda key: (found[key].severity is not dg.AssetCheckSeverity.ERROR, key),
+        )
+        passed = [key for key, result in found.items() if result.passed]
+        told: dict[str, Any] = {
+            "partitions": len(found),
+            "partitions_not_passed": len(not_passed),
+            "by_partition": records([_told(key, found[key]) for key in [*not_passed, *passed][:_MOST_NAMED]]),
+        }
+        summary = f"{len(not_passed):,} of {len(found):,} partitions do not pass"
+        yield dg.AssetCheckEvaluation(
+            asset_key=self.asset,
+            check_name=self.judge.__name__,
+            passed=not not_passed,
+            severity=found[not_passed[0]].severity if not_passed else dg.AssetCheckSeverity.ERROR,
+            description=summary,
+            metadata=told,
+        )
+        before = last_verdicts(instance, dg.AssetCheckKey(self.asset, self.judge.__name__))
+        new = [key for key in [*passed, *reversed(not_passed)] if before.get(key) != found[key].passed]
+        if new and not_passed and new[-1] != not_passed[0]:
+            new.append(not_passed[0])  # the worst is what the page shows
+        for key in new[:-1]:
+            yield self._event(instance, key, found[key])
+        for key in new[-1:]:
+            yield self._event(instance, key, found[key], of_all=told, description=summary)
+
+    def _event(
+        self,
+        instance: dg.DagsterInstance,
+        key: str,
+        result: dg.AssetCheckResult,
+        *,
+        of_all: Mapping[str, Any] = MappingProxyType({}),
+        description: str | None = None,
+    ) -> dg.AssetCheckEvaluation:
         wanted = dg.AssetRecordsFilter(self.asset, asset_partitions=[key])
         made = instance.fetch_materializations(wanted, limit=1).records
         return dg.AssetCheckEvaluation(
@@ -51,41 +102,14 @@ class PartitionCheck:
             check_name=self.judge.__name__,
             passed=result.passed,
             severity=result.severity,
-            metadata=result.metadata,
+            description=description or result.description,
+            metadata={**(result.metadata or {}), **of_all},
             partition=key,
             target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
                 storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
             )
             if made
             else None,
-        )
-
-    def evaluation_of_all(self, instance: dg.DagsterInstance, lake: LakeResource) -> dg.AssetCheckEvaluation:
-        """The check of every partition that was ever materialized, as one event of the whole asset.
-
-        Failing partitions are named first, then those that only warn; one that cannot be judged has failed.
-        """
-        registered = instance.get_dynamic_partitions(CORPUS_SHARDS)
-        made = instance.get_materialized_partitions(self.asset)
-        keys = [key for key in registered if key in made]
-        found = {key: self._judged(key, lake) for key in keys}
-        not_passed = sorted(
-            (key for key in keys if not found[key].passed),
-            key=lambda key: (found[key].severity is not dg.AssetCheckSeverity.ERROR, key),
-        )
-        worst = found[not_passed[0]].severity if not_passed else dg.AssetCheckSeverity.ERROR
-        rest = [key for key in keys if found[key].passed]
-        return dg.AssetCheckEvaluation(
-            asset_key=self.asset,
-            check_name=self.judge.__name__,
-            passed=not not_passed,
-            severity=worst,
-            description=f"{len(not_passed):,} of {len(keys):,} partitions do not pass",
-            metadata={
-                "partitions": len(keys),
-                "partitions_not_passed": len(not_passed),
-                "by_partition": records([_told(key, found[key]) for key in [*not_passed, *rest][:_MOST_NAMED]]),
-            },
         )
 
     def _judged(self, key: str, lake: LakeResource) -> dg.AssetCheckResult:
@@ -106,7 +130,7 @@ class PartitionCheck:
                 for key in context.partition_keys:
                     yield self.evaluation(context.instance, key, lake)
             else:
-                yield self.evaluation_of_all(context.instance, lake)
+                yield from self.evaluations_of_all(context.instance, lake)
             yield dg.Output(None)
 
         with warnings.catch_warnings():
@@ -159,7 +183,7 @@ def each_partition(
     When a step is tried again, partitions that it finished before are not visited a second time.
 
     Bad input (`ValueError`) ends in a `dg.Failure` that names partition, file, row and reason in its metadata, where
-    they are known, without the way the code took; what else fails keeps its own type and traceback.
+    they are known, without the way the code took; what else fails keeps its type, and its traceback is in the log.
     """
     keys = context.partition_keys
     finished = _finished_before(context)
@@ -179,8 +203,8 @@ def each_partition(
             break
         except Exception as error:  # one broken partition is no reason to leave the others
             told = printable(redacted(error), lines=True)
-            traced = len(keys) > 1 and not isinstance(error, ValueError)
-            context.log.error(f"{numbered(context, key)} failed: {type(error).__name__}: {told}", exc_info=traced)
+            what = f"{numbered(context, key)} failed: {type(error).__name__}: {told}"
+            context.log.error(what, exc_info=not isinstance(error, ValueError))
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
             continue
         finished.append(key)

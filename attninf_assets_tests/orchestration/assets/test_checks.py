@@ -85,6 +85,23 @@ _DETAIL = """query($check: String!) {
       ... on TableMetadataEntry { table { records } } } } } }"""
 
 
+_BY_PARTITION = """{ assetNodeOrError(assetKey: {path: ["attention_influence_scores"]}) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name partitionStatuses {
+    ... on AssetCheckDefaultPartitionStatuses { failedPartitions succeededPartitions } } } } } } } }"""
+_HISTORY = """{ assetCheckExecutions(assetKey: {path: ["attention_influence_scores"]},
+  checkName: "every_document_is_scored_once", limit: 100) { status } }"""
+
+
+def judged_again(instance: dg.DagsterInstance) -> None:
+    """All checks of both partitioned assets, in a run without a partition each."""
+    everything = definitions().resolve_implicit_global_asset_job_def()
+    keys = everything.asset_layer.asset_graph.asset_check_keys
+    for asset in (dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")):
+        checks = {key for key in keys if key.asset_key == asset}
+        job = everything.get_subset(asset_selection=set(), asset_check_selection=checks)
+        assert job.execute_in_process(instance=instance, raise_on_error=False).success
+
+
 def test_without_a_partition_a_check_judges_all_of_them_and_list_and_detail_agree(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
@@ -97,15 +114,7 @@ def test_without_a_partition_a_check_judges_all_of_them_and_list_and_detail_agre
         for asset in ("raw_corpus", "attention_influence_scores"):
             for key in SHARDS:
                 instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
-        everything = definitions().resolve_implicit_global_asset_job_def()
-        for asset in ("raw_corpus", "attention_influence_scores"):
-            checks = {
-                key
-                for key in everything.asset_layer.asset_graph.asset_check_keys
-                if key.asset_key == dg.AssetKey(asset)
-            }
-            job = everything.get_subset(asset_selection=set(), asset_check_selection=checks)
-            assert job.execute_in_process(instance=instance, raise_on_error=False).success
+        judged_again(instance)
         with asked(instance) as ask:
 
             def listed(asset: str) -> dict[str, tuple[str, bool, str | None]]:
@@ -116,15 +125,24 @@ def test_without_a_partition_a_check_judges_all_of_them_and_list_and_detail_agre
                     for name, run in last.items()
                 }
 
-            assert set(listed("raw_corpus").values()) == {("SUCCEEDED", True, None)}
+            assert {verdict[:2] for verdict in listed("raw_corpus").values()} == {("SUCCEEDED", True)}
             scores = listed("attention_influence_scores")
-            failed = {name for name, verdict in scores.items() if verdict != ("SUCCEEDED", True, None)}
+            failed = {name for name, verdict in scores.items() if verdict[:2] != ("SUCCEEDED", True)}
             assert failed == {
                 "every_document_is_scored_once",
                 "few_documents_without_score",
                 "scores_follow_from_losses",
             }
-            assert scores["every_document_is_scored_once"] == ("FAILED", False, None)
+            assert scores["every_document_is_scored_once"] == ("FAILED", False, "letters.b")
+            found = ask(_BY_PARTITION)["assetNodeOrError"]["assetChecksOrError"]["checks"]
+            by_partition = {check["name"]: check["partitionStatuses"] for check in found}
+            assert by_partition["every_document_is_scored_once"] == {
+                "failedPartitions": ["letters.b"],
+                "succeededPartitions": ["letters.a", "notes.first"],
+            }
+            assert {name for name, statuses in by_partition.items() if statuses["failedPartitions"]} == failed
+            judged_again(instance)
+            assert len(ask(_HISTORY)["assetCheckExecutions"]) == 3 + 1 + 1  # partitions, then the whole, twice
             (detail,) = ask(_DETAIL, check="every_document_is_scored_once")["assetCheckExecutions"]
     assert (detail["status"], detail["evaluation"]["success"]) == ("FAILED", False)
     shown = {entry["label"]: entry for entry in detail["evaluation"]["metadataEntries"]}

@@ -286,9 +286,10 @@ def test_a_fault_of_the_code_keeps_its_traceback(world: World) -> None:
     def broken(key: str) -> dg.MaterializeResult:
         raise KeyError(key)
 
-    data = ended(world.run([scores_asset(broken)], "scores", "a"))
-    assert data.user_failure_data is None
-    assert "in broken" in data.error.to_string()
+    result = world.run([scores_asset(broken)], "scores", "a")
+    assert ended(result).user_failure_data is None
+    traces = [entry.error_info.to_string() for entry in world.instance.all_logs(result.run_id) if entry.error_info]
+    assert any("in broken" in trace for trace in traces)
     assert failure_reasons(world.instance, dg.AssetKey("scores"), ["a"]) == {"a": "KeyError: 'a'"}
 
 
