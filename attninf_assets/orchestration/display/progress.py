@@ -21,39 +21,43 @@ def coverage_story(
 ) -> str:
     """Markdown: which selector is replaced by which, how far that is, how fast, until when, and what it costs.
 
+    Its lines are short: the UI does not wrap them beside the definition, and cuts them at some 60 characters.
     `earlier`: shards with scores by other selectors, by fingerprint. `counted`: shards by state. Times are UTC.
     """
     to = f"`{selector[:_SHORT]}`"
-    before = ", ".join(f"`{fingerprint[:_SHORT]}` ({shards:,} shards)" for fingerprint, shards in earlier.items())
     if progress.is_complete and not earlier:
-        what = f"**Every indexed document is scored by {to}**"
+        title = f"Every indexed document is scored by {to}"
+    elif earlier:
+        title = f"Rescoring: {', '.join(f'`{fingerprint[:_SHORT]}`' for fingerprint in earlier)} → {to}"
     else:
-        what = f"**Rescoring: {before} → {to}**" if earlier else f"**Scoring by {to}**"
-    lines = [f"{what}: {progress}.", f"Shards: {counted}."]
+        title = f"Scoring by {to}"
+    share = f" ({progress.documents_done / progress.documents:.0%})" if progress.documents else ""
+    lines = [f"{progress.documents_done:,} of {progress.documents:,} documents{share}", _tokens(progress)]
     if not progress.is_complete:
-        lines.append(_speed(progress, now))
-    lines.append(_cost(progress, price_per_device_hour))
-    return "\n\n".join(lines)
-
-
-def _speed(progress: ScoringProgress, now: datetime) -> str:
-    rate = progress.tokens_per_second
-    measured = "the rate was not measured yet" if rate is None else f"{rate:,.0f} tokens/s on a device"
-    if not progress.n_at_work:
-        return f"Nothing is being scored now; {measured}."
-    runs = f"{progress.n_at_work:,} {'run' if progress.n_at_work == 1 else 'runs'} at work"
-    if progress.seconds_left is None:
-        return f"{runs}; {measured}."
-    end = now + timedelta(seconds=progress.seconds_left)
-    left = _duration(progress.seconds_left)
-    return f"{runs}, {measured}: about {left} left, until {end:%Y-%m-%d %H:%M} UTC."
-
-
-def _cost(progress: ScoringProgress, price_per_device_hour: float) -> str:
-    told = [f"So far {_hours(progress.device_hours, price_per_device_hour)}"]
+        lines += _speed(progress, now)
+    lines.append(f"so far {_hours(progress.device_hours, price_per_device_hour)}, committed shards alone")
     if not progress.is_complete and progress.device_hours_left is not None:
-        told.append(f"the rest about {_hours(progress.device_hours_left, price_per_device_hour)}")
-    return f"{', '.join(told)}; committed shards are counted, those at work are not."
+        lines.append(f"the rest about {_hours(progress.device_hours_left, price_per_device_hour)}")
+    lines.append(f"shards: {counted}")
+    lines += [f"still by `{name[:_SHORT]}`: {shards:,} shards" for name, shards in earlier.items()]
+    return "\n".join([f"**{title}**", "", *(f"- {line}" for line in lines)])
+
+
+def _tokens(progress: ScoringProgress) -> str:
+    left = "unknown how many left" if progress.tokens_left is None else f"about {progress.tokens_left:,} left"
+    return f"{progress.tokens_done:,} tokens done" + ("" if progress.is_complete else f", {left}")
+
+
+def _speed(progress: ScoringProgress, now: datetime) -> list[str]:
+    rate = progress.tokens_per_second
+    measured = "rate not measured yet" if rate is None else f"{rate:,.0f} tokens/s on a device"
+    if not progress.n_at_work:
+        return ["nothing is being scored now", measured]
+    lines = [f"{progress.n_at_work:,} {'run' if progress.n_at_work == 1 else 'runs'} at work, {measured}"]
+    if progress.seconds_left is not None:
+        end = now + timedelta(seconds=progress.seconds_left)
+        lines.append(f"about {_duration(progress.seconds_left)} left, until {end:%Y-%m-%d %H:%M} UTC")
+    return lines
 
 
 def _hours(device_hours: float, price: float) -> str:

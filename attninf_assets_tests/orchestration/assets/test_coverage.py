@@ -118,7 +118,9 @@ def test_during_a_rescoring_it_tells_from_which_selector_to_which_how_far_and_un
         pipeline.run(["attention_influence_scores"], key)
     before = current_fingerprint(pipeline.lake.root)
     done = materialized(pipeline.run(["score_coverage"]), "score_coverage")
-    assert done["state"].startswith(f"**Every indexed document is scored by `{before[:12]}`**: 75 of 75 documents")
+    assert done["state"].startswith(
+        f"**Every indexed document is scored by `{before[:12]}`**\n\n- 75 of 75 documents (100%)\n"
+    )
     pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
     after = current_fingerprint(pipeline.lake.root)
     pipeline.run(["attention_influence_scores"], SHARDS[0])
@@ -133,10 +135,10 @@ def test_during_a_rescoring_it_tells_from_which_selector_to_which_how_far_and_un
         tags={"dagster/partition": "letters.b"},
     )
     shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
-    assert shown["state"].startswith(
-        f"**Rescoring: `{before[:12]}` (2 shards) → `{after[:12]}`**: 35 of 75 documents scored (47%), "
-    )
-    assert "1 run at work, " in shown["state"]
+    assert shown["state"].startswith(f"**Rescoring: `{before[:12]}` → `{after[:12]}`**\n\n- 35 of 75 documents (47%)\n")
+    assert f"- still by `{before[:12]}`: 2 shards" in shown["state"]
+    assert max(map(len, shown["state"].splitlines())) < 64
+    assert "- 1 run at work, " in shown["state"]
     assert " left, until 20" in shown["state"]
     assert {state: shown[f"shards_{state}"] for state in ("current", "running", "stale")} == {
         "current": 1,
@@ -153,7 +155,7 @@ def test_during_a_rescoring_it_tells_from_which_selector_to_which_how_far_and_un
     assert shown["money"] == pytest.approx(run["seconds"])
     pipeline.instance.report_run_failed(running)
     idle = materialized(pipeline.run(["score_coverage"]), "score_coverage")
-    assert "Nothing is being scored now" in idle["state"]
+    assert "- nothing is being scored now" in idle["state"]
     assert idle["shards_failed"] == 1
     assert "killed or cancelled" in table(idle["failed"])[0]["reason"]
 
