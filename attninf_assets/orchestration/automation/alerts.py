@@ -95,6 +95,9 @@ def _message(run: dg.DagsterRun, failed_steps: Any, failure: dg.DagsterEvent) ->
 
 
 def _reason(step: dg.DagsterEvent) -> str:
+    told = step.step_failure_data.user_failure_data
+    if told is not None and told.description:
+        return told.description.strip()
     error = step.step_failure_data.error
     if error is None:
         return "no error recorded"
