@@ -5,6 +5,7 @@ So such an asset emits each partition's materialization itself, as soon as the p
 that Dagster gives a run of that partition alone, and then a result that makes no materializations.
 """
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -202,9 +203,11 @@ def each_partition(
             failed[key] = cause
             break
         except Exception as error:  # one broken partition is no reason to leave the others
-            told = printable(redacted(error), lines=True)
-            what = f"{numbered(context, key)} failed: {type(error).__name__}: {told}"
-            context.log.error(what, exc_info=not isinstance(error, ValueError))
+            trace = [] if isinstance(error, ValueError) else traceback.format_exception(error)  # a fault of the code
+            told = "\n".join(
+                [f"{type(error).__name__}: {_reason(error)}", printable(redacted("".join(trace)), lines=True)]
+            )
+            context.log.error(f"{numbered(context, key)} failed: {told.strip()}")
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
             continue
         finished.append(key)

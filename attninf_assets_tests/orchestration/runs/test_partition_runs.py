@@ -288,8 +288,8 @@ def test_a_fault_of_the_code_keeps_its_traceback(world: World) -> None:
 
     result = world.run([scores_asset(broken)], "scores", "a")
     assert ended(result).user_failure_data is None
-    traces = [entry.error_info.to_string() for entry in world.instance.all_logs(result.run_id) if entry.error_info]
-    assert any("in broken" in trace for trace in traces)
+    said = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
+    assert any("a failed: KeyError: 'a'" in line and "in broken" in line for line in said)
     assert failure_reasons(world.instance, dg.AssetKey("scores"), ["a"]) == {"a": "KeyError: 'a'"}
 
 
