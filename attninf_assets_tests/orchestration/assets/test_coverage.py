@@ -98,7 +98,7 @@ def test_a_shard_whose_indexing_failed_is_failed_whether_it_was_scored_or_never_
         assert row["partition"] == key
         assert row["file"].endswith(f"{key.replace('.', '/')}.{'parquet' if key == 'letters.a' else 'jsonl'}")
         assert row["file"] in row["reason"]
-        assert "partition_runs" not in (step.step_failure_data.error or "").to_string()  # type: ignore[union-attr]
+        assert "formats.py" not in (step.step_failure_data.error or "").to_string()  # type: ignore[union-attr]
     shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
     assert (shown["shards_current"], shown["shards_failed"], shown["shards_not_indexed"]) == (2, 2, 0)
     assert [(row["shard"], row["failed"]) for row in table(shown["failed"])] == [
