@@ -57,11 +57,12 @@ format: environment
 
 environment: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements.lock constraints.txt
 	@echo "Installing the environment into $(VENV): about two minutes, about 2 GB"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # A DAGSTER_HOME of your own keeps the dagster.yaml it has.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from attninf_assets.influence.selector import Selector
     from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
     from attninf_assets.orchestration.runs.backfills import Backfill
+    from attninf_assets.store.damage import Damage
+    from attninf_assets.upkeep.repair import RepairPlan
 
 BAD_INPUT = 2
 IN_PART = 3
@@ -217,31 +219,34 @@ def repair(
     root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Mend it. Unset: only say what is damaged.")] = False,
 ) -> None:
-    """Find damaged and missing files of the tables, and mend what they held.
+    """Find damaged and missing files under the root, and mend what they held.
 
-    Everything is read once. A damaged file is set aside under `damaged/`, never deleted, and taken out of its table;
-    shards whose index it held are indexed again from their source. What else is to be made again is named with its
-    command. Nothing else is touched. Exit code 0: nothing is damaged, or all of it is mended; 3: something is, which
-    was not to be mended or cannot be; 2: bad input.
+    Everything is read once. A damaged file of a table's log is put back from its copy. One of its data is set aside
+    under `damaged/`, never deleted, and taken out of its table; shards whose index it held are indexed again from their
+    source. What else is to be made again is named with its command. Nothing else is touched. Exit code 0: nothing is
+    damaged, or all of it is mended; 3: something is, which was not to be mended or cannot be; 2: bad input.
     """
     from functools import partial
 
-    from attninf_assets.corpus.repair import plan_of, reindex, take_out
     from attninf_assets.corpus.stored_index import indexed_from
-    from attninf_assets.store.scrub import scrub
+    from attninf_assets.upkeep.inspection import find_damage
+    from attninf_assets.upkeep.repair import mend, plan_of, reindex
 
     with _problems_told("repair", (ValueError, RuntimeError)):
         lake, corpus = _connections(root)
         tables = lake.tables()
         if not tables.root.exists("tables"):
             raise ValueError(f"{tables.root.uri}: no tables there; give --root or set ATTNINF_ROOT")
-        damages = scrub(tables)
+        damages = _tell_damages(find_damage(tables, thorough=True))
         plan = plan_of(tables, damages)
-        for damage in damages:
-            typer.echo(f"damaged: {damage}")
         unindexed: dict[str, Exception] = {}
         if apply:
-            take_out(tables, plan)
+            mend(tables, plan)
+            if plan.put_back:
+                _tell_plan(plan, done=True)
+                damages = _tell_damages(find_damage(tables, thorough=True))
+                plan = plan_of(tables, damages)
+                mend(tables, plan)
             if plan.reindex:
                 sources = corpus.open()
                 unindexed = reindex(
@@ -250,14 +255,24 @@ def repair(
                     find=lambda key: sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
                     storage_options=sources.storage_options,
                 )
-    for line in plan.told(done=apply):
-        typer.echo(line)
+    _tell_plan(plan, done=apply)
     for key, error in unindexed.items():
         typer.echo(f"{key} could not be indexed again: {error}")
-    if not damages and not plan.reindex:
-        _tell("nothing is damaged")
+    if plan.is_empty:
+        _tell("nothing is damaged" if not apply else "nothing is damaged any more")
     elif not apply or unindexed or plan.beyond:
         raise typer.Exit(IN_PART)
+
+
+def _tell_damages(damages: "list[Damage]") -> "list[Damage]":
+    for damage in damages:
+        typer.echo(printable(f"damaged: {damage}"))
+    return damages
+
+
+def _tell_plan(plan: "RepairPlan", *, done: bool) -> None:
+    for line in plan.told(done=done):
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -318,7 +333,7 @@ def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
         numeric_class=selector.numeric_class,
         max_tokens=selector.max_tokens,
         device=choose_device(),
-        memory=lake.budget_memory(),
+        memory=lake.engine_memory(),  # without the model's digest: who verifies believes no earlier self-check
     )
 
 

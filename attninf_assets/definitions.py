@@ -18,7 +18,7 @@ from attninf_assets.orchestration.assets.selector import (
 )
 from attninf_assets.orchestration.automation.alerts import alert_sensors
 from attninf_assets.orchestration.automation.coverage_watch import coverage_job, coverage_watch
-from attninf_assets.orchestration.automation.new_shards import ingest_job, new_shards
+from attninf_assets.orchestration.automation.new_shards import SHARDS_PER_RUN, ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
@@ -32,8 +32,9 @@ def definitions() -> dg.Definitions:
     settings = read_settings()
     resources = resources_from(settings)
     several = dg.BackfillPolicy.multi_run(max_partitions_per_run=settings.partitions_per_run)
+    many = dg.BackfillPolicy.multi_run(max_partitions_per_run=max(settings.partitions_per_run, SHARDS_PER_RUN))
     assets = [
-        raw_corpus.with_attributes(backfill_policy=several),
+        raw_corpus.with_attributes(backfill_policy=many),
         selector_model,
         retrieval_probes,
         retrieval_heads,

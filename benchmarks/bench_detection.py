@@ -33,11 +33,11 @@ def main() -> None:
     subject = chosen_subject(chosen)
     model = subject.ready()
     if chosen.shape is None:
-        probes = _sample_probes(chosen.probes, chosen.probe_tokens)
+        probes = sample_probes(chosen.probes, chosen.probe_tokens)
     else:
         heads.SUCCESS = -1.0
         heads.check_singled_out = lambda *_: None
-        probes = _random_probes(chosen.probes, chosen.probe_tokens)
+        probes = random_probes(chosen.probes, chosen.probe_tokens)
     n_tokens = sum(len(p.token_ids) for p in probes)
     token_budget = TokenBudget(max(subject.token_budget, chosen.probe_tokens))
     detect_retrieval_heads(model, probes[:2], head_fraction=0.05, token_budget=token_budget)
@@ -60,7 +60,8 @@ def main() -> None:
     print(f"base model's token accuracy {found.token_accuracy:.2f}, {found.n_counted} probes counted")
 
 
-def _sample_probes(n_probes: int, probe_tokens: int) -> Sequence[Probe]:
+def sample_probes(n_probes: int, probe_tokens: int) -> Sequence[Probe]:
+    """Probes in the sample model's tokens, made of the sample corpus's sentences."""
     from attninf_assets.corpus.sentences import sentences_in  # noqa: PLC0415, not needed with a --shape
     from benchmarks.sample import sample_model_directory, sample_texts  # noqa: PLC0415
 
@@ -76,7 +77,7 @@ def _sample_probes(n_probes: int, probe_tokens: int) -> Sequence[Probe]:
     )
 
 
-def _random_probes(n_probes: int, probe_tokens: int) -> list[Probe]:
+def random_probes(n_probes: int, probe_tokens: int) -> list[Probe]:
     """Random tokens, an answer of 25 that stands in the middle, too."""
     rng = np.random.default_rng(0)
     probes = []

@@ -1,4 +1,4 @@
-"""What it costs a commit on local disk that a power cut cannot take it any more.
+"""What it costs a commit on local disk that a power cut cannot take it, and that its files are known by their sha256.
 
 python -m benchmarks.bench_durability --rows 1000000 --commits 7
 """
@@ -6,7 +6,7 @@ python -m benchmarks.bench_durability --rows 1000000 --commits 7
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from statistics import median
 
 import duckdb
@@ -28,7 +28,7 @@ _ROWS = """
 
 
 def main() -> None:
-    """Print the seconds of a commit, and how many of them its way to the disk takes."""
+    """Print the seconds of a commit, and how many of them it takes to push it to the disk, to hash and to copy it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--commits", type=int, default=7)
@@ -36,32 +36,32 @@ def main() -> None:
     rows = duckdb.sql(_ROWS.format(rows=arguments.rows)).to_arrow_table()
     rows = rows.select(TABLES["scores"].names).cast(TABLES["scores"])
     with tempfile.TemporaryDirectory(prefix="attninf-bench-") as directory:
-        whole, durable = zip(*_timed(Lake(Root.at(directory)), rows, arguments.commits), strict=True)
-    shares = [part / (total - part) for part, total in zip(durable, whole, strict=True)]
+        whole, settling = zip(*_timed(Lake(Root.at(directory)), rows, arguments.commits), strict=True)
+    shares = [part / (total - part) for part, total in zip(settling, whole, strict=True)]
     print(
-        f"{arguments.rows:,} rows, {arguments.commits} commits: median {median(whole):.2f} s, of which to the disk "
-        f"{median(durable) * 1000:.0f} ms; beyond the rest {median(shares):.1%} (from {min(shares):.1%} to "
+        f"{arguments.rows:,} rows, {arguments.commits} commits: median {median(whole):.2f} s, of which to settle "
+        f"{median(settling) * 1000:.0f} ms; beyond the rest {median(shares):.1%} (from {min(shares):.1%} to "
         f"{max(shares):.1%})"
     )
 
 
 def _timed(lake: Lake, rows: pa.Table, commits: int) -> list[tuple[float, float]]:
-    """Seconds of each commit, and of its way to the disk. The first, which creates the table, is left out."""
-    pushed = 0.0
-    make_durable = tables.make_durable
+    """Seconds of each commit, and of what follows it. The first, which creates the table, is left out."""
+    taken = 0.0
+    settle = tables.settle
 
-    def timed_make_durable(root: Root, name: str, versions: Iterable[int]) -> None:
-        nonlocal pushed
+    def timed_settle(root: Root, name: str, table_id: str, versions: Sequence[int]) -> None:
+        nonlocal taken
         begin = time.perf_counter()
-        make_durable(root, name, versions)
-        pushed += time.perf_counter() - begin
+        settle(root, name, table_id, versions)
+        taken += time.perf_counter() - begin
 
-    tables.make_durable = timed_make_durable
+    tables.settle = timed_settle
     measured = []
     for _ in range(commits + 1):
-        pushed, begin = 0.0, time.perf_counter()
+        taken, begin = 0.0, time.perf_counter()
         lake.replace("scores", rows, where=_WHERE)
-        measured.append((time.perf_counter() - begin, pushed))
+        measured.append((time.perf_counter() - begin, taken))
     return measured[1:]
 
 

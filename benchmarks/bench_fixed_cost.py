@@ -1,11 +1,13 @@
-"""What a scoring run costs before and beside its scoring, and how large shards must be for that to be 5 % of it.
+"""What a run costs before and beside its work, and how large shards must be for that to be 5 % of the scoring.
 
     python -m benchmarks.bench_fixed_cost [--documents 20]
 
-Three runs, each a process of its own with everything that belongs to a run (imports, model, checks, events), from its
-start to its end: over one shard, over one twice as long, over four of the first length. Their differences are the time
-to score a shard, what each further partition of a run costs, and what the run itself does. Seconds are CPU seconds of
-one thread: by the clock of a machine with nothing else to do, and whatever else this one does.
+Runs, each a process of its own with everything that belongs to a run (imports, model, checks, events), from its start
+to its end: one that indexes a shard, and one that indexes four; a first scoring run, which checks the model against
+itself, and one that remembers it; over one shard, over one twice as long, over four of the first length; one that finds
+all of these current; thresholds. The differences of the scoring runs are the time to score a shard, what each further
+partition of a run costs, and what the run itself does. Seconds are CPU seconds of one thread: by the clock of a machine
+with nothing else to do, and whatever else this one does.
 """
 
 import argparse
@@ -18,22 +20,16 @@ import tempfile
 from pathlib import Path
 
 import dagster as dg
-import numpy as np
 
 from attninf_assets.definitions import definitions
-from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
-from attninf_assets.influence.model.head import Head
-from attninf_assets.influence.selector import Selector
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
-from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
-from attninf_assets.selector.building import pin_selector_model
-from attninf_assets.selector.stored import Detection, publish_selector
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
-from benchmarks.sample import sample_model_directory, sample_texts
 
 _SHARE = 0.05
+_SHARDS = ("first", "one", "two", "a", "b", "c", "d")
 _RATES = (1_000, 10_000, 50_000, 100_000, 200_000)  # tokens per second of a device
 
 
@@ -41,16 +37,28 @@ def main() -> None:
     """Print the seconds, and the shard sizes that follow from them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=20, help="of a shard")
-    parser.add_argument("--run", nargs=3, metavar=("FOLDER", "FIRST", "LAST"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs="+", metavar="FOLDER ASSET [FIRST LAST]", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        _run(Path(arguments.run[0]), ["attention_influence_scores"], *arguments.run[1:])
+        folder, asset, *ends = arguments.run
+        _run(Path(folder), asset, *ends)
         return
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        _prepare(folder, arguments.documents)
-        once, twice, four = (_seconds(folder, *ends) for ends in (("one", "one"), ("two", "two"), ("a", "d")))
+        _write_corpus(folder, arguments.documents)
+        index_one, index_four = (_seconds(folder, "raw_corpus", *ends) for ends in (("one", "one"), ("a", "d")))
+        _seconds(folder, "raw_corpus", "first", "two")
+        _publish_selector(_lake().root)
+        scores = "attention_influence_scores"
+        first, once, twice, four, current = (
+            _seconds(folder, scores, *ends)
+            for ends in (("first", "first"), ("one", "one"), ("two", "two"), ("a", "d"), ("a", "d"))
+        )
+        thresholds = _seconds(folder, "score_thresholds")
         tokens = sum(_lake().read("scores", where={"domain": "bench", "shard": "one"})["n_tokens"].to_pylist())
+    print(f"indexing one shard: {index_one:.1f} s, each further one: {(index_four - index_one) / 3:.1f} s")
+    print(f"thresholds: {thresholds:.1f} s; four shards whose scores are current: {current:.1f} s")
+    print(f"the first scoring run, with the self-check: {first:.1f} s; the next: {once:.1f} s")
     scoring = twice - once
     further = (four - once) / 3 - scoring
     fixed = once - scoring - further
@@ -63,24 +71,33 @@ def main() -> None:
         print(f"{rate:>17,}" + "".join(f"{size:>12,.0f}" for size in sizes))
 
 
-def _prepare(folder: Path, n_documents: int) -> None:
+def _write_corpus(folder: Path, n_documents: int) -> None:
+    from benchmarks.sample import sample_texts  # noqa: PLC0415, not to be loaded by the runs that are measured
+
     texts = sample_texts()
     assert len(texts) >= n_documents, f"the sample corpus has {len(texts)} documents"
     texts = texts[:n_documents]
     (folder / "bench").mkdir()
-    for name in ("one", "two", "a", "b", "c", "d"):
+    for name in _SHARDS:
         lines = [json.dumps({"text": text}) for text in texts * (2 if name == "two" else 1)]
         (folder / "bench" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "corpus.yaml").write_text("domains:\n  bench: {files: 'bench/*.jsonl', format: jsonl}\n")
     os.environ |= {"ATTNINF_CORPUS": f"{folder}/corpus.yaml", "ATTNINF_ROOT": f"{folder}/root"}
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
-        instance.add_dynamic_partitions(CORPUS_SHARDS, [f"bench.{name}" for name in ("one", "two", "a", "b", "c", "d")])
-    _run(folder, ["raw_corpus"], "one", "d")
-    _publish_selector(_lake().root)
+        instance.add_dynamic_partitions(CORPUS_SHARDS, [f"bench.{name}" for name in _SHARDS])
 
 
 def _publish_selector(root: Root) -> None:
     """The sample model, whose heads are where detection finds them; what the detection said plays no part here."""
+    import numpy as np  # noqa: PLC0415, as above
+
+    from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence  # noqa: PLC0415
+    from attninf_assets.influence.model.head import Head  # noqa: PLC0415
+    from attninf_assets.influence.selector import Selector  # noqa: PLC0415
+    from attninf_assets.selector.building import pin_selector_model  # noqa: PLC0415
+    from attninf_assets.selector.stored import Detection, publish_selector  # noqa: PLC0415
+    from benchmarks.sample import sample_model_directory  # noqa: PLC0415
+
     pinned = pin_selector_model(root, str(sample_model_directory()))
     heads = tuple(Head(layer, index) for layer in (17, 18, 20, 21, 22, 23, 24) for index in (5, 7))
     nothing = AnswerLoss(0.0, 0.0)
@@ -91,21 +108,19 @@ def _publish_selector(root: Root) -> None:
     publish_selector(root, selector, Detection(detection, evidence))
 
 
-def _run(folder: Path, assets: list[str], first: str, last: str) -> None:
-    ends = {
-        "dagster/asset_partition_range_start": f"bench.{first}",
-        "dagster/asset_partition_range_end": f"bench.{last}",
-    }
+def _run(folder: Path, asset: str, *ends: str) -> None:
+    tags = {tag: f"bench.{end}" for tag, end in zip((RANGE_START_TAG, RANGE_END_TAG), ends, strict=False)}
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         definitions().resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey(name) for name in assets], tags=ends
+            instance=instance, asset_selection=[dg.AssetKey(asset)], tags=tags
         )
 
 
-def _seconds(folder: Path, first: str, last: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.bench_fixed_cost", "--run", str(folder), first, last]
+def _seconds(folder: Path, asset: str, *ends: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.bench_fixed_cost", "--run", str(folder), asset, *ends]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # A home of its own: what the first scoring run remembers lies there.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder)}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -58,7 +58,8 @@ def main() -> None:
 def one_pack(subject: Subject) -> Any:
     """The longest windows that fill the token budget, packed as scoring packs them."""
     windows = longest_first([Window(n, np.array(w)) for n, d in enumerate(subject.documents) for w in windows_of(d)])
-    chosen, used = [], 0
+    chosen: list[Window] = []
+    used = 0
     for window in windows:
         if not chosen or used + window.n_tokens <= subject.token_budget:
             chosen.append(window)

@@ -19,6 +19,7 @@ from attninf_assets.influence.runtime.progress import OnProgress, ignore_progres
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import score_documents
 from attninf_assets.influence.selector import Selector
+from attninf_assets.influence.verification.remembered import SelfCheckRecord
 from attninf_assets.influence.verification.verified_model import verified
 
 # Tokens of a packed row, measured best on two CPU cores; on CUDA enough to keep the matrix units full.
@@ -54,12 +55,21 @@ class Engine:
 
 @lru_cache(maxsize=1)
 def load_engine(
-    directory: Path, *, numeric_class: NumericClass, max_tokens: int, device: torch.device, memory: Path | None = None
+    directory: Path,
+    *,
+    numeric_class: NumericClass,
+    max_tokens: int,
+    device: torch.device,
+    memory: Path | None = None,
+    model_digest: str | None = None,
 ) -> Engine:
     """Load and verify the pinned model in `directory`; the last one loaded stays resident in the process.
 
-    `memory` is where token budgets that had to be halved are remembered, for this device, model and window. Raises
-    `ValueError` naming the architecture where the fast path does not agree with the model's own forward pass.
+    `memory` is where token budgets that had to be halved are remembered, for this device, model and window. With
+    `model_digest`, that of files which were compared with it, a self-check that passed is remembered there as well, and
+    not repeated (`verification/remembered.py`).
+
+    Raises `ValueError` naming the architecture where the fast path does not agree with the model's own forward pass.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -68,6 +78,11 @@ def load_engine(
     window = bounded_window(max_tokens, model.config)
     of: dict[str, str | int] = {"device": device_name(device), "model": directory.name, "window": window}
     of["numeric_class"] = numeric_class
+    record = None
+    if memory is not None and model_digest is not None:
+        record = SelfCheckRecord(
+            memory / "self_checks", of=of | {"model": model_digest, "start_token": tokenizer.start_token}
+        )
     return Engine(
         model=verified(
             model,
@@ -75,10 +90,13 @@ def load_engine(
             max_tokens=window,
             float8=numeric_class == "float8",
             fusing=device.type == "cuda",
+            record=record,
         ),
         tokenizer=tokenizer,
         start_token=tokenizer.start_token,
         start_token_name=tokenizer.start_token_name,
         max_tokens=window,
-        token_budget=TokenBudget(TOKEN_BUDGET[device.type], memory=memory, of=of),
+        token_budget=TokenBudget(
+            TOKEN_BUDGET[device.type], memory=None if memory is None else memory / "token_budgets", of=of
+        ),
     )

@@ -2,14 +2,17 @@
 
 One random control proves nothing: a single head can carry it. So several equal-sized sets are drawn from the same
 layers, their *median* is what the retrieval heads are held against, and single heads that alone carry most of an effect
-are named.
+are named. Head sets are scored many at once, so that they share what they have in common (`stream_tree`). Shapes: S
+streams, P probes.
 """
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from attninf_assets.influence.detection import AnswerLoss, HeadEvidence
@@ -22,7 +25,7 @@ from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock,
 from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget, is_out_of_memory
 
 DOMINATES = 0.5  # a head whose own effect is more than this share of its set's is named
-_AUDITED_AT_ONCE = 4  # streams per pass; neighbours in depth, so that they share most of the trunk
+_AT_ONCE = 16  # single heads per pass: on CUDA as many as probes of 4,096 tokens fill the default budget with
 
 
 def gather_evidence(
@@ -47,20 +50,22 @@ def gather_evidence(
     )
     sets = [BASE, frozenset(heads), *random_sets]
     clock = ProgressClock("masked passes over probes", len(probes) * len(sets), on_progress)
-    base, reference, *controls = answer_losses(model, probes, sets, mask=mask, token_budget=token_budget, clock=clock)
-    effect = reference.loss - base.loss
-    suspects: list[tuple[str, HeadSet]] = [("the retrieval heads", frozenset(heads))]
-    for number, (control, loss) in enumerate(zip(random_sets, controls, strict=True), start=1):
-        if loss.loss - base.loss > DOMINATES * effect:
-            suspects.append((f"random set {number}", control))
-    audited = probes[:n_audit_probes]
-    n_audits = sum(len(set_) for _, set_ in suspects)
-    clock = ProgressClock("single heads audited", n_audits, on_progress)
-    dominating = [
-        line
-        for name, heads_ in suspects
-        for line in _dominating(model, audited, name, heads_, mask=mask, token_budget=token_budget, clock=clock)
-    ]
+    found = answer_losses(model, probes, sets, mask=mask, token_budget=token_budget, clock=clock)
+    base, reference, *controls = found.means()
+    audited = found.means(first=n_audit_probes)
+    suspects = {"the retrieval heads": (frozenset(heads), audited[1])}
+    for number, control in enumerate(controls, start=1):
+        if control.loss - base.loss > DOMINATES * (reference.loss - base.loss):
+            suspects[f"random set {number}"] = random_sets[number - 1], audited[1 + number]
+    dominating = _dominating(
+        model,
+        probes[:n_audit_probes],
+        suspects,
+        base=audited[0],
+        mask=mask,
+        token_budget=token_budget,
+        on_progress=on_progress,
+    )
     return HeadEvidence(base, reference, tuple(controls), tuple(dominating), len(probes))
 
 
@@ -86,6 +91,24 @@ def draw_random_sets(heads: Sequence[Head], *, n_layers: int, n_heads: int, n_se
     return sets
 
 
+@dataclass(frozen=True)
+class AnswerLosses:
+    """What streams lost on the answers of probes, probe by probe."""
+
+    loss_SP: npt.NDArray[np.float64]  # sums over the answer's tokens, nats
+    right_SP: npt.NDArray[np.int64]  # answer tokens that are the argmax prediction
+    tokens_P: npt.NDArray[np.int64]  # of the answer
+
+    def means(self, *, first: int | None = None) -> list[AnswerLoss]:
+        """The mean loss and accuracy of each stream over the answer tokens of all probes, or of the first few."""
+        n_tokens = int(self.tokens_P[:first].sum())
+        loss_S, right_S = self.loss_SP[:, :first].sum(axis=1), self.right_SP[:, :first].sum(axis=1)
+        return [
+            AnswerLoss(float(loss) / n_tokens, float(right) / n_tokens)
+            for loss, right in zip(loss_S, right_S, strict=True)
+        ]
+
+
 def answer_losses(
     model: StreamedModel,
     probes: Sequence[Probe],
@@ -94,29 +117,29 @@ def answer_losses(
     mask: Mask,
     token_budget: TokenBudget,
     clock: ProgressClock,
-) -> list[AnswerLoss]:
-    """The mean answer loss and token accuracy over the probes, for each stream."""
-    loss_S, right_S = np.zeros(len(streams)), np.zeros(len(streams))
-    n_answer_tokens = 0
+) -> AnswerLosses:
+    """The losses on the probes' answers for each stream, all streams in one pass over each batch of probes."""
+    tokens_P = np.array([probe.answer_length for probe in probes])
+    losses: list[npt.NDArray[np.float64]] = []  # one [S] for each probe
+    right: list[npt.NDArray[np.int64]] = []
+    n_rows = model.tree(streams).n_rows[-1]
 
     def answer(batch: list[Probe]) -> tuple[list[Probe], Arriving, Arriving]:
         losses_SR, correct_SR = _answers(model, batch, streams, mask=mask)
         return batch, Arriving(losses_SR), Arriving(correct_SR)
 
-    def size(probe: Probe) -> int:  # a budget's tokens are tokens of two streams
-        return -(-len(probe.token_ids) * len(streams) // 2)
+    def size(probe: Probe) -> int:  # a budget's tokens are tokens of two rows
+        return -(-len(probe.token_ids) * n_rows // 2)
 
     answers = in_budget(
         probes, answer, size=size, token_budget=token_budget, device=model.device, on_halved=clock.report
     )
     for batch, losses_SR, correct_SR in one_behind(answers):
-        loss_S += losses_SR.numpy().astype(np.float64).sum(axis=1)
-        right_S += correct_SR.numpy().sum(axis=1)
-        n_answer_tokens += losses_SR.numpy().shape[1]
+        ends = np.cumsum([probe.answer_length for probe in batch])[:-1]
+        losses += [part.sum(axis=1) for part in np.split(losses_SR.numpy().astype(np.float64), ends, axis=1)]
+        right += [part.sum(axis=1) for part in np.split(correct_SR.numpy(), ends, axis=1)]
         clock.advance(len(batch) * len(streams), tokens=len(streams) * sum(len(p.token_ids) for p in batch))
-    return [
-        AnswerLoss(float(x) / n_answer_tokens, float(r) / n_answer_tokens) for x, r in zip(loss_S, right_S, strict=True)
-    ]
+    return AnswerLosses(np.stack(losses, axis=1), np.stack(right, axis=1), tokens_P)
 
 
 def _answers(
@@ -138,26 +161,34 @@ def _answers(
 def _dominating(
     model: StreamedModel,
     probes: Sequence[Probe],
-    name: str,
-    heads: HeadSet,
+    suspects: Mapping[str, tuple[HeadSet, AnswerLoss]],
     *,
+    base: AnswerLoss,
     mask: Mask,
     token_budget: TokenBudget,
-    clock: ProgressClock,
+    on_progress: OnProgress,
 ) -> list[str]:
-    """A line for every head that alone, on these probes, has more than `DOMINATES` of the effect of masking all."""
-    members = sorted(heads)
-    quiet = ProgressClock("", 0, ignore_progress)
-    base, together = answer_losses(model, probes, [BASE, heads], mask=mask, token_budget=token_budget, clock=quiet)
-    whole = together.loss - base.loss
-    lines = []
-    for first in range(0, len(members), _AUDITED_AT_ONCE):
-        group = members[first : first + _AUDITED_AT_ONCE]
-        singles: list[HeadSet] = [frozenset({head}) for head in group]
-        alone = answer_losses(model, probes, singles, mask=mask, token_budget=token_budget, clock=quiet)
-        clock.advance(len(group), tokens=len(group) * sum(len(p.token_ids) for p in probes))
-        for head, loss in zip(group, alone, strict=True):
-            share = (loss.loss - base.loss) / whole if whole > 0 else 0.0
-            if len(members) > 1 and share > DOMINATES:
-                lines.append(f"{head} alone carries {share:.0%} of the effect of {name}")
-    return lines
+    """A line for every head that alone, on these probes, has more than `DOMINATES` of the effect of masking its set.
+
+    `suspects` are head sets by name, with their losses on these probes, `base` is the base model's. A head is computed
+    once, however many sets hold it; the heads of a pass are neighbours in depth, and share the trunk below them.
+    """
+    suspects = {
+        name: (set_, loss) for name, (set_, loss) in suspects.items() if len(set_) > 1 and loss.loss > base.loss
+    }
+    heads = sorted(frozenset[Head]().union(*(set_ for set_, _ in suspects.values())))
+    clock = ProgressClock("passes over probes with a single head masked", len(probes) * len(heads), on_progress)
+    alone: dict[Head, AnswerLoss] = {}
+    for group in np.array_split(np.arange(len(heads)), -(-len(heads) // _AT_ONCE)) if heads else []:
+        members = [heads[number] for number in group]
+        singles: list[HeadSet] = [frozenset({head}) for head in members]
+        found = answer_losses(model, probes, singles, mask=mask, token_budget=token_budget, clock=clock)
+        alone.update(zip(members, found.means(), strict=True))
+    shares = [
+        (name, head, (alone[head].loss - base.loss) / (loss.loss - base.loss))
+        for name, (set_, loss) in suspects.items()
+        for head in sorted(set_)
+    ]
+    return [
+        f"{head} alone carries {share:.0%} of the effect of {name}" for name, head, share in shares if share > DOMINATES
+    ]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import ConfigDict
 
-from attninf_assets.store.json_records import read_record
+from attninf_assets.store.json_records import read_record, sealed
 from attninf_assets.store.root import Root
 
 __all__ = [
@@ -89,7 +89,7 @@ class Manifest:
 
     def write(self, root: Root) -> None:
         """Make this the manifest of the training corpus, atomically."""
-        root.write_bytes(MANIFEST, (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
+        root.write_bytes(MANIFEST, sealed(json.dumps(asdict(self), indent=2, sort_keys=True)))
 
     @classmethod
     def read(cls, root: Root) -> "Manifest":

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from attninf_assets.mixture.corpus_files import CorpusFiles, sha256_of
 from attninf_assets.mixture.manifest import MANIFEST, CorpusFile, Manifest, MixSettings
+from attninf_assets.store.damage import Damage
 from attninf_assets.store.root import Root
 
-__all__ = ["Findings", "reusable_manifest", "verify_training_corpus"]
+__all__ = ["Findings", "damaged_corpus_files", "reusable_manifest", "verify_training_corpus"]
 
 _LOG = logging.getLogger(__name__)
 _LOGGED = 20  # faults at most
@@ -39,6 +40,31 @@ def verify_training_corpus(root: Root) -> Findings:
             return findings
         manifest = now
     return Findings([manifest], [])
+
+
+def damaged_corpus_files(root: Root, *, thorough: bool) -> Iterator[Damage]:
+    """The files that the manifest names and that are not what it says, or the manifest itself.
+
+    Every size is compared in one listing; `thorough` reads every file.
+    """
+    try:
+        manifest = Manifest.read(root)
+    except FileNotFoundError:
+        return  # nothing was mixed yet
+    except ValueError as error:
+        yield Damage(MANIFEST, str(error))
+        return
+    sizes = CorpusFiles.listed(root).sizes
+    faults: dict[str, str | None] = {}
+    for file in manifest.files:
+        try:
+            faults[file.path] = _fault_of_size(file, sizes) or (_fault_of_content(root, file) if thorough else None)
+        except FileNotFoundError:
+            faults[file.path] = f"{file.path}: missing"
+    if any(faults.values()) and _manifest_or_fault(root) == manifest:  # else another mix has taken its place
+        for path, fault in faults.items():
+            if fault:
+                yield Damage(path, fault.removeprefix(f"{path}: "))
 
 
 def reusable_manifest(

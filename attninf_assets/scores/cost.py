@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from attninf_assets.store.json_records import read_record
+from attninf_assets.store.damage import Damage
+from attninf_assets.store.json_records import fault_of_record, read_record, sealed
 from attninf_assets.store.root import Root
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Approval:
 
     def publish(self, root: Root) -> None:
         """Store the approval under the root, in place of an earlier one for the same selector."""
-        root.write_bytes(_path(self.selector_fingerprint), json.dumps(asdict(self), indent=1).encode())
+        root.write_bytes(_path(self.selector_fingerprint), sealed(json.dumps(asdict(self), indent=1)))
 
 
 def read_approval(root: Root, selector_fingerprint: str) -> Approval | None:
@@ -114,6 +116,13 @@ def read_approval(root: Root, selector_fingerprint: str) -> Approval | None:
             f"selector_fingerprint: {approval.selector_fingerprint!r} is another selector's"
         )
     return approval
+
+
+def damaged_previews(root: Root) -> Iterator[Damage]:
+    """Stored previews that are not what was written."""
+    for path in root.list("previews"):
+        if "/." not in path and (wrong := fault_of_record(root, path)):
+            yield Damage(path, wrong)
 
 
 def _path(selector_fingerprint: str) -> str:

@@ -1,5 +1,6 @@
 """Some stored scores computed once more, one window at a time and without what makes scoring fast, and compared."""
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,15 +40,22 @@ class Recomputed:
     tolerance: float  # of the score
 
     @property
+    def deviation(self) -> float:
+        """By how much the score differs; 0 where neither is one, infinite where one of the two is."""
+        if self.score is None or self.found.score is None:
+            return 0.0 if self.score == self.found.score else math.inf
+        return abs(self.found.score - self.score)
+
+    @property
     def agrees(self) -> bool:
         """Whether tokens are as many, the score is the same within `tolerance`, and each loss within ten times that,
         of the loss or of 1 nat, whichever is more."""
-        if self.n_tokens != self.found.n_tokens or (self.score is None) != (self.found.score is None):
+        if self.n_tokens != self.found.n_tokens:
             return False
         pairs = ((self.loss_base, self.found.loss_base), (self.loss_reference, self.found.loss_reference))
         if not all(abs(new - old) <= _LOSS_FACTOR * self.tolerance * max(1.0, new) for old, new in pairs):
             return False
-        return self.score is None or self.found.score is None or abs(self.found.score - self.score) <= self.tolerance
+        return self.deviation <= self.tolerance
 
     def __str__(self) -> str:
         found = self.found
@@ -65,10 +73,13 @@ def recompute_sample(
     *,
     n: int,
     seed: int,
+    most_tokens: float = math.inf,
     load: Callable[[], Engine],
     storage_options: StorageOptions,
 ) -> Iterator[Recomputed]:
     """Draw `n` documents of the shard with a score by the selector, at most `LONGEST` tokens each, and score them anew.
+
+    If they have more than `most_tokens` together, only those drawn first that fit, but the shortest if none does.
 
     The same seed draws the same documents while the partition holds the same. Costs two forward passes of every window
     of a drawn document, one for each model, and reads the source up to the last of them. `load` is called only where a
@@ -78,7 +89,7 @@ def recompute_sample(
     columns = ["doc_id", "text_sha256", "n_tokens", "loss_base", "loss_reference", "score"]
     by_selector = pc.field("selector_fingerprint") == selector.fingerprint
     stored = lake.read("scores", columns=columns, where=where, only=by_selector & (pc.field("n_tokens") <= LONGEST))
-    drawn = _drawn(stored, n=n, seed=f"{seed}:{shard.key}")
+    drawn = _drawn(stored, n=n, seed=f"{seed}:{shard.key}", most_tokens=most_tokens)
     if not drawn:
         return
     documents = lake.read("documents", where=where)
@@ -92,12 +103,21 @@ def recompute_sample(
         yield Recomputed(**row, found=found, tolerance=SCORE_TOLERANCE[selector.numeric_class])
 
 
-def _drawn(stored: pa.Table, *, n: int, seed: str) -> dict[str, dict[str, Any]]:
-    """`n` rows by their doc_id. The order in which the table holds its rows decides nothing."""
+def _drawn(stored: pa.Table, *, n: int, seed: str, most_tokens: float = math.inf) -> dict[str, dict[str, Any]]:
+    """`n` rows by their doc_id, or fewer that fit. The order in which the table holds its rows decides nothing."""
     ids = sorted(stored["doc_id"].to_pylist())
     chosen = random.Random(seed).sample(ids, min(n, len(ids)))  # noqa: S311
     rows = stored.filter(pc.is_in(stored["doc_id"], value_set=pa.array(chosen, pa.string())))
-    return {row["doc_id"]: row for row in rows.to_pylist()}
+    by_id = {row["doc_id"]: row for row in rows.to_pylist()}
+    fitting: dict[str, dict[str, Any]] = {}
+    for row in (by_id[doc_id] for doc_id in chosen):
+        if row["n_tokens"] <= most_tokens:
+            fitting[row["doc_id"]] = row
+            most_tokens -= row["n_tokens"]
+    if by_id and not fitting:
+        shortest = min(by_id.values(), key=lambda row: (row["n_tokens"], row["doc_id"]))
+        return {shortest["doc_id"]: shortest}
+    return fitting
 
 
 def _one_window_at_a_time(

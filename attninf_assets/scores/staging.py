@@ -1,7 +1,12 @@
-"""Scores already paid for but not yet committed, so that a killed run continues where it stopped."""
+"""Scores already paid for but not yet committed, so that a killed run continues where it stopped.
 
+A chunk is named by the sha256 of its bytes, so that any bit of it that changed is noticed.
+"""
+
+import hashlib
 import io
-import uuid
+import re
+from collections.abc import Iterator
 from functools import reduce
 
 import numpy as np
@@ -9,10 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attninf_assets.store.damage import Damage
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 
-__all__ = ["STAGED_SCORES", "StagedScores", "staged_shards"]
+__all__ = ["STAGED_SCORES", "StagedScores", "damaged_chunks", "staged_shards"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 STAGED_SCORES = pa.schema(
     [
@@ -43,7 +51,8 @@ class StagedScores:
         """Store a chunk with the columns of STAGED_SCORES. When this returns, a killed run keeps it."""
         buffer = io.BytesIO()
         pq.write_table(table.select(STAGED_SCORES.names).cast(STAGED_SCORES), buffer, compression="zstd")
-        self.root.write_bytes(f"{self.directory}/{uuid.uuid4().hex}.parquet", buffer.getvalue())
+        data = buffer.getvalue()
+        self.root.write_bytes(f"{self.directory}/{hashlib.sha256(data).hexdigest()}.parquet", data)
 
     def read(self) -> pa.Table:
         """Every staged document once, by doc_id; of several scores of one text the latest is kept.
@@ -81,9 +90,31 @@ class StagedScores:
         except FileNotFoundError:
             return None
         try:
-            return pq.read_table(io.BytesIO(data)).cast(STAGED_SCORES)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ValueError(f"{self.root.uri}/{path}: not a chunk of staged scores: {error}") from error
+            return _decoded(path, data)
+        except ValueError as error:
+            raise ValueError(f"{self.root.uri}/{path}: {error}; `attninf repair --apply` sets it aside") from error
+
+
+def damaged_chunks(root: Root) -> Iterator[Damage]:
+    """Chunks, of whatever shard and selector, that are not what was staged."""
+    for path in filter(_is_chunk, root.list("staging")):
+        try:
+            _decoded(path, root.read_bytes(path))
+        except FileNotFoundError:  # committed meanwhile
+            continue
+        except ValueError as error:
+            yield Damage(path, str(error))
+
+
+def _decoded(path: str, data: bytes) -> pa.Table:
+    """Raises ValueError where it is not the chunk that was staged; until 0.1.0 chunks were named at random."""
+    name = path.rsplit("/", 1)[-1].removesuffix(".parquet")
+    if _SHA256.fullmatch(name) and hashlib.sha256(data).hexdigest() != name:
+        raise ValueError("not the chunk of staged scores that it was: the sha256 is not the one it is named by")
+    try:
+        return pq.read_table(io.BytesIO(data)).cast(STAGED_SCORES)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"not a chunk of staged scores: {error}") from error
 
 
 def _is_chunk(path: str) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,8 +34,9 @@ from attninf_assets.selector.stored import (
     store_detection,
     stored_detection,
 )
-from attninf_assets.store.json_records import read_record
+from attninf_assets.store.json_records import read_record, sealed
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import scratch_directory
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ def pin_under(root: Root, source: str) -> PinnedModel:
         if is_intact(root, pinned.directory):
             return pinned
         _LOG.warning("%s: what it was converted to is not there as it was; the file is converted anew", source)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / "model"
+    with scratch_directory("pin") as scratch:
+        directory = scratch / "model"
         pinned = PinnedModel(pin_model(source, directory), source)
         publish_directory(root, directory, pinned.directory)
     if memo is not None:
-        root.write_bytes(memo, json.dumps(asdict(pinned.digests)).encode())
+        root.write_bytes(memo, sealed(json.dumps(asdict(pinned.digests))))
     return pinned
 
 
@@ -134,8 +134,8 @@ def build_selector(
 ) -> BuiltSelector:
     """The selector with the heads found on the probes.
 
-    `directory` holds the pinned model, `memory` what token budgets had to be halved to. A
-    detection with the same model, probes and settings is never paid for twice.
+    `directory` holds the pinned model, compared with its digest, `memory` what the engine remembers of it on this
+    machine (`load_engine`). A detection with the same model, probes and settings is never paid for twice.
     Raises `ValueError` where detection finds only noise, or heads that do not matter.
     """
     key = _detection_key(digests, probes, settings, plan)
@@ -147,7 +147,14 @@ def build_selector(
     reused = found is not None
     if found is None:
         found = gather_detection(
-            probes, settings, directory=directory, plan=plan, device=device, memory=memory, on_progress=on_progress
+            probes,
+            settings,
+            directory=directory,
+            plan=plan,
+            device=device,
+            memory=memory,
+            model_digest=digests.model,
+            on_progress=on_progress,
         )
         store_detection(root, key, found)
     require_that_heads_matter(found.evidence)
@@ -232,9 +239,12 @@ def gather_detection(
     plan: ProbePlan,
     device: torch.device,
     memory: Path | None = None,
+    model_digest: str | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Detection:
     """Score every head of the model pinned in `directory` on the probes, choose, and gather evidence for the choice.
+
+    `memory` and `model_digest` are `load_engine`'s.
 
     Raises `ValueError` where detection finds only noise; whether the heads matter is for the caller to require.
     """
@@ -244,6 +254,7 @@ def gather_detection(
         max_tokens=settings.max_tokens,
         device=device,
         memory=memory,
+        model_digest=model_digest,
     )
     detection = detect_retrieval_heads(
         engine.model,

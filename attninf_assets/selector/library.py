@@ -1,11 +1,9 @@
 """The method as a library: heads found from sentences, texts scored with them; no Dagster, no lake, no storage root."""
 
-import atexit
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +34,7 @@ from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
 from attninf_assets.selector.probe_plan import SAMPLE, plan_of
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import scratch_of_process
 
 CONVERTED = Path("~/.cache/attninf_assets/converted")  # models made from GGUF files, by the files' sha256
 
@@ -161,7 +160,8 @@ def score_texts(
         numeric_class=selector.numeric_class,
         max_tokens=selector.max_tokens,
         device=_device(device),
-        memory=None,  # said as detection says it, or the model would be loaded again
+        memory=None,  # all of this is said as detection says it, or the model would be loaded again
+        model_digest=None,
     )
     chunks = engine.score(selector, _checked(texts, doc_ids), n_bytes=n_bytes or 0, on_progress=on_progress)
     return (score for chunk in chunks for score in chunk)
@@ -252,16 +252,8 @@ def _pinned_once(source: str, _: object) -> _PinnedHere:
         pinned = pin_under(kept, source)
         directory = local_directory(kept, pinned.directory, cache=CONVERTED.expanduser())
         return _PinnedHere(directory, pinned.digests)
-    directory = Path(tempfile.mkdtemp(dir=_links()))
+    directory = Path(tempfile.mkdtemp(dir=scratch_of_process("links")))
     return _PinnedHere(directory, pin_model(source, directory, link=True))
-
-
-@cache
-def _links() -> str:
-    """A folder that goes when the process does."""
-    folder = tempfile.mkdtemp(prefix="attninf_")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _stamp(path: Path) -> object:

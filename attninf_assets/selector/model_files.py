@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 from attninf_assets.selector.model_directory import CONFIG, file_digests
 from attninf_assets.selector.verified_pins import DamagedPinError, require_intact
 from attninf_assets.store.fsync import sync_directories, sync_file
+from attninf_assets.store.json_records import sealed, unsealed
 from attninf_assets.store.root import Root
 from attninf_assets.store.scratch import UNFINISHED, held_directory
 
@@ -39,20 +40,19 @@ def publish_directory(root: Root, local: Path, relative: str) -> None:
         sync_directories([target], top=Path(root.uri))
     else:
         for name in sorted(sha256_of, key=lambda name: (name == CONFIG, name)):
-            if _stored_sha256(root, f"{relative}/{name}") != sha256_of[name]:
+            if stored_sha256(root, f"{relative}/{name}") != sha256_of[name]:
                 _replace(root, local / name, f"{relative}/{name}")
         for path in root.list(relative):
             if path.removeprefix(f"{relative}/") not in sha256_of:
                 root.delete(path)
-    record = {"form": _FORM, "files": sha256_of}
-    root.write_bytes(_list_of(relative), json.dumps(record, sort_keys=True).encode())
+    list_pinned(root, relative, sha256_of)
 
 
 def is_intact(root: Root, relative: str) -> bool:
     """Whether every file of a pinned model is there as it was pinned; False where it is not known what was pinned."""
     pinned = pinned_files(root, relative)
     return pinned is not None and all(
-        _stored_sha256(root, f"{relative}/{name}") == sha256 for name, sha256 in pinned.items()
+        stored_sha256(root, f"{relative}/{name}") == sha256 for name, sha256 in pinned.items()
     )
 
 
@@ -65,13 +65,18 @@ def pinned_files(root: Root, relative: str) -> dict[str, str] | None:
 
 
 def _list(root: Root, relative: str) -> dict[str, Any]:
-    if not root.exists(_list_of(relative)):
+    if not root.exists(list_of(relative)):
         return {}
     try:
-        stored = json.loads(root.read_bytes(_list_of(relative)))
+        stored = json.loads(unsealed(root.read_bytes(list_of(relative))))
     except ValueError:
         return {}
     return stored if isinstance(stored, dict) else {}
+
+
+def list_pinned(root: Root, relative: str, sha256_of: Mapping[str, str]) -> None:
+    """Put down the sha256 of a pinned model's files."""
+    root.write_bytes(list_of(relative), sealed(json.dumps({"form": _FORM, "files": dict(sha256_of)}, sort_keys=True)))
 
 
 def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
@@ -115,10 +120,7 @@ def local_directory(root: Root, relative: str, *, cache: Path) -> Path:
 
 
 def _fetch(root: Root, relative: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copy = Path(scratch) / "model"
-        copy.mkdir()
+    with held_directory(target.parent, UNFINISHED) as copy:
         remote, path = root.locate(relative)
         pafs.copy_files(path, str(copy), source_filesystem=remote, destination_filesystem=pafs.LocalFileSystem())
         _install(copy, target)
@@ -152,7 +154,7 @@ def _replace(root: Root, file: Path, relative: str) -> None:
         pafs.copy_files(str(file), path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=destination)
 
 
-def _stored_sha256(root: Root, relative: str) -> str | None:
+def stored_sha256(root: Root, relative: str) -> str | None:
     """sha256 of a file under the root, read as a stream; None where there is none."""
     filesystem, path = root.locate(relative)
     digest = hashlib.sha256()
@@ -165,6 +167,7 @@ def _stored_sha256(root: Root, relative: str) -> str | None:
     return digest.hexdigest()
 
 
-def _list_of(relative: str) -> str:
+def list_of(relative: str) -> str:
+    """Where the sha256 of a pinned model's files are put down, below the root."""
     directory, _, digest = relative.rpartition("/")
     return f"{directory}/files/{digest}.json"

@@ -37,6 +37,7 @@ from attninf_assets.selector.untrusted_model import (
     require_sound_files,
     tensor_shapes,
 )
+from attninf_assets.store.scratch import scratch_directory
 
 _PACKED = 8  # weights that quantization packs into one stored element, at most
 _ROOM = 2**26  # elements that a model may make beside its weights: rotary and mask buffers
@@ -106,8 +107,8 @@ def _convert_gguf(path: Path, destination: Path) -> None:
     The file is read through a link in a directory of its own: what lies beside it has no say in the model.
     """
     require_sane_gguf(path)
-    with tempfile.TemporaryDirectory() as alone, refused_as(path, "it cannot be converted"):
-        (Path(alone) / path.name).symlink_to(path.resolve())
+    with scratch_directory("gguf") as alone, refused_as(path, "it cannot be converted"):
+        (alone / path.name).symlink_to(path.resolve())
         gguf = {"gguf_file": path.name, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(alone, **gguf)
         loaded, loading = AutoModelForCausalLM.from_pretrained(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.selector.model_source import ModelDigests
+from attninf_assets.store.json_records import sealed, unsealed
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 
@@ -71,7 +72,7 @@ class Detection:
 
 def publish_pinned_model(root: Root, pinned: PinnedModel) -> None:
     """Make `pinned` the model in use."""
-    root.write_bytes(_MODEL, json.dumps(asdict(pinned)).encode())
+    root.write_bytes(_MODEL, sealed(json.dumps(asdict(pinned))))
 
 
 def pinned_model(root: Root) -> PinnedModel:
@@ -81,6 +82,21 @@ def pinned_model(root: Root) -> PinnedModel:
         return PinnedModel(ModelDigests(**stored["digests"]), stored["source"])
 
 
+def models_in_use(root: Root) -> frozenset[str] | None:
+    """The digests of the model that was pinned last and of the selector's, of what can be read; None if nothing can."""
+
+    def of_selector() -> str:
+        stored = _read(root, _CURRENT, made_by=_DETECTED_BY)
+        with _intact(root, _CURRENT, made_by=_DETECTED_BY):
+            return str(json.loads(stored["selector"])["model_digest"])
+
+    found: set[str] = set()
+    for digest in (lambda: pinned_model(root).digests.model, of_selector):
+        with suppress(ValueError):
+            found.add(digest())
+    return frozenset(found) or None
+
+
 def publish_selector(root: Root, selector: Selector, detection: Detection) -> None:
     """Make `selector`, whose heads `detection` found, the one that scores are made with, in one atomic write."""
     record = {
@@ -88,7 +104,7 @@ def publish_selector(root: Root, selector: Selector, detection: Detection) -> No
         "detection": detection.to_json(),
         "selector_fingerprint": selector.fingerprint,
     }
-    root.write_bytes(_CURRENT, json.dumps(record).encode())
+    root.write_bytes(_CURRENT, sealed(json.dumps(record)))
 
 
 def has_selector(root: Root) -> bool:
@@ -143,12 +159,12 @@ def stored_detection(root: Root, key: str) -> Detection | None:
         return None
     content = root.read_bytes(path)
     with _intact(root, path, made_by=_DETECTED_BY):
-        return Detection.from_json(content.decode())
+        return Detection.from_json(unsealed(content).decode())
 
 
 def store_detection(root: Root, key: str, detection: Detection) -> None:
     """Store a detection under `key`, so that the same one is never paid for twice."""
-    root.write_bytes(f"selectors/detections/{key}.json", detection.to_json().encode())
+    root.write_bytes(f"selectors/detections/{key}.json", sealed(detection.to_json()))
 
 
 def head_scores_table(selector: Selector, detection: HeadDetection) -> pa.Table:
@@ -188,7 +204,7 @@ def _read(root: Root, path: str, *, made_by: str) -> dict[str, Any]:
         raise ValueError(f"{root.uri}/{path} does not exist: materialize {made_by} first")
     content = root.read_bytes(path)
     with _intact(root, path, made_by=made_by):
-        return json.loads(content)
+        return json.loads(unsealed(content))
 
 
 @contextmanager

@@ -4,11 +4,11 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from attninf_assets.selector.model_directory import digests_of_files, file_digests, model_files
+from attninf_assets.store.scratch import UNFINISHED, held_directory
 
 _log = logging.getLogger(__name__)
 _REPAIR = "materialize selector_model again, which repairs it"
@@ -64,9 +64,8 @@ def _text(file: Path) -> str | None:
 
 def _remember(file: Path, text: str) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as stream:
-            stream.write(text)
-        os.replace(stream.name, file)
+        with held_directory(file.parent, UNFINISHED) as unfinished:
+            (unfinished / file.name).write_text(text)
+            os.replace(unfinished / file.name, file)
     except OSError as error:
         _log.warning(f"{file}: cannot be written, so the pinned model is read again next time: {error}")

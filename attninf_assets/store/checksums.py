@@ -1,6 +1,7 @@
-"""The sha256 of every file of a table that was found sound, in one file for each table under `checksums/`.
+"""The sha256 of every data file of a table that was found sound, in one file for each table under `checksums/`.
 
-Files of a table, its log's included, are written once and never again, so what differs from its record is damaged.
+Files of a table are written once and never again, so what differs from its record is damaged. What a commit added is
+recorded with the copy of it (see `log_copies`), and taken over from there by the next scrub.
 """
 
 import hashlib

@@ -46,7 +46,8 @@ class Commit:
         except ValueError as error:
             raise ValueError(
                 f"table {name}: {root.uri}/{path} is not a whole commit ({error}), as after a power cut; "
-                "move it and every later commit away, and materialize again what they held"
+                "`attninf repair --apply` puts it back if a copy was kept. If none was, move it and every later commit "
+                "away, and materialize again what they held"
             ) from error
 
     @classmethod

@@ -2,7 +2,7 @@
 
 The pages of our Parquet files carry no checksums: delta-rs writes none, and its ZSTD frames have none either. Four in
 ten bits flipped in pages decode to other values, and no reader notices. So what a file holds is known again by its
-sha256, once that was recorded (see `checksums`).
+sha256, which is recorded right after the commit (see `log_copies`).
 """
 
 import hashlib
@@ -15,27 +15,34 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from attninf_assets.store.log_copies import sha256_of
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 from attninf_assets.store.snapshots import Snapshot
 
-__all__ = ["CHANGED", "Damage", "DamagedTableError", "damage_named", "examine", "sha256_of_file"]
+__all__ = ["CHANGED", "MISSING", "Damage", "DamagedTableError", "damage_named", "examine"]
 
 CHANGED = "its bytes are not those that were recorded: the sha256 differs"
-_PIECE = 1 << 20  # bytes read at once
+MISSING = "the file is missing"
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not what was written."""
+    """A file under the root that is not what was written."""
 
-    table: str
-    partition: Mapping[str, str] | None  # None where the table has no partitions, and for files of its log
-    file: str  # below the table's directory, or `checksums/….json` below the root for the record of the table's files
+    path: str  # below the root
     what: str  # is wrong
+    table: str | None = None  # whose data or log the file is of, or whose files it records; None of no table
+    partition: Mapping[str, str] | None = None  # None where the table has none, and for files that are not its data
+    of_earlier_versions: bool = False  # alone: the newest version of the table does not have the file
+
+    @property
+    def file(self) -> str:
+        """Below the table's directory."""
+        return self.path.removeprefix(f"tables/{self.table}/")
 
     def __str__(self) -> str:
-        return f"{self.table}: {self.file}: {self.what}"
+        return f"{self.path}: {self.what}"
 
 
 class DamagedTableError(ValueError):
@@ -45,7 +52,7 @@ class DamagedTableError(ValueError):
         first, *others = damages
         more = f", and {len(others):,} more" if others else ""
         super().__init__(
-            f"{root.table_uri(first.table)}: damaged: {first.file}: {first.what}{more}; `attninf repair` shows what "
+            f"{root.uri}/tables/{first.table}: damaged: {first.file}: {first.what}{more}; `attninf repair` shows what "
             "mends it, and with --apply does it"
         )
         self.damages = damages
@@ -64,11 +71,11 @@ def examine(directory: pafs.FileSystem, name: str, file: Mapping[str, Any], *, k
     """
     info = directory.get_file_info(file["path"])
     if info.type != pafs.FileType.File:
-        return "", "the file is missing"
+        return "", MISSING
     if info.size != file["size"]:
         return "", f"{info.size:,} bytes, the log says {file['size']:,}"
     if known is not None:
-        found = sha256_of_file(directory, file["path"])
+        found = sha256_of(directory, file["path"])
         return (found, "") if found == known else ("", CHANGED)
     with directory.open_input_stream(file["path"]) as stream:
         data = stream.read_buffer()
@@ -79,15 +86,6 @@ def examine(directory: pafs.FileSystem, name: str, file: Mapping[str, Any], *, k
     if file["n_rows"] is not None and n_rows != file["n_rows"]:
         return "", f"{n_rows:,} rows, the log says {file['n_rows']:,}"
     return hashlib.sha256(data).hexdigest(), ""
-
-
-def sha256_of_file(filesystem: pafs.FileSystem, path: str) -> str:
-    """In hex, read in pieces."""
-    digest = hashlib.sha256()
-    with filesystem.open_input_stream(path) as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -115,7 +113,7 @@ def _damages(root: Root, name: str, snapshot: Snapshot, where: Mapping[str, str]
     for file in snapshot.within(where).to_pylist():
         _, wrong = examine(directory, name, file, known=None)
         if wrong:
-            yield Damage(name, snapshot.partition(name, file), file["path"], wrong)
+            yield Damage(f"tables/{name}/{file['path']}", wrong, name, snapshot.partition(name, file))
 
 
 def _decoded_rows(name: str, data: pa.Buffer) -> int:

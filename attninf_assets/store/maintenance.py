@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
-from attninf_assets.store.scratch import UNFINISHED, sweep_dead
+from attninf_assets.store.scratch import UNFINISHED, sweep_dead, sweep_scratch
 from attninf_assets.store.tables import COMPRESSED, Lake
 
 __all__ = ["RETENTION", "SHORTEST_RETENTION", "Swept", "TableCare", "maintain", "sweep"]
@@ -24,6 +24,9 @@ RETENTION = timedelta(days=7)
 SHORTEST_RETENTION = timedelta(days=1)  # a writer needs far less from its first file to its commit
 _LARGEST_SKEW = timedelta(hours=1)
 
+_WRITTEN_TO = (
+    "tables", "staging", "selectors", "training_corpus", "maintenance", "checksums", "damaged", "previews",
+)  # fmt: skip
 _HALF_WRITTEN = re.compile(r".*\.parquet#\d+|.*/\.[^/]+\.tmp|maintenance/[0-9a-f]{32}")  # by delta-rs; by Root; here
 _UNPUBLISHED = re.compile(rf"(selectors/(?:{re.escape(UNFINISHED)}|\.[0-9a-f]+\.)[^/]+)/.+")  # as today; until 0.1.0
 
@@ -40,10 +43,11 @@ class TableCare:
 
 @dataclass(frozen=True)
 class Swept:
-    """What killed runs had left, as paths under the root."""
+    """What killed runs had left: paths under the root, and on this host."""
 
     half_written: tuple[str, ...]
     staged: tuple[str, ...]  # directories of scores that no run will resume
+    scratch: tuple[str, ...]  # directories in the temporary one of this host
 
 
 def maintain(
@@ -74,11 +78,12 @@ def maintain(
 def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None) -> Swept:
     """Delete half-written files, and staged scores of selectors not in use, that are older than `older_than`.
 
-    A model that a dead process of this host was about to put under a local root is deleted whatever its age.
+    Whatever its age, a model that a dead process of this host was about to put under a local root is deleted, and what
+    dead processes have left in this host's temporary directory.
     """
     half_written = [
         path
-        for directory in ("tables", "staging", "selectors", "training_corpus", "maintenance")
+        for directory in _WRITTEN_TO
         for path, modified in root.modified(directory).items()
         if _HALF_WRITTEN.fullmatch(path) and modified < older_than
     ]
@@ -94,7 +99,8 @@ def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None)
     if root.is_local:
         dead = sweep_dead(Path(root.uri) / "selectors", UNFINISHED)
         half_written += [f"selectors/{directory.name}" for directory in dead]
-    return Swept(tuple(sorted(half_written)), tuple(sorted(staged)))
+    scratch = map(str, sweep_scratch())
+    return Swept(tuple(sorted(half_written)), tuple(sorted(staged)), tuple(scratch))
 
 
 def _directories(root: Root, below: str, named: re.Pattern[str]) -> dict[str, datetime]:

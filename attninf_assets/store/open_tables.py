@@ -22,7 +22,7 @@ from attninf_assets.store.durability import check_commits, check_recent_commits
 from attninf_assets.store.root import Root
 from attninf_assets.store.snapshots import Snapshot
 
-__all__ = ["Handle", "keep", "snapshot_at", "storage_options", "take"]
+__all__ = ["Handle", "forget", "keep", "snapshot_at", "storage_options", "take"]
 
 _PATIENCE = {"max_retries": "6", "retry_timeout": "90s"}  # for S3 while it is busy or away, per request
 _MOST = 32  # handles, and as many snapshots, each of some hundred bytes per file of its table
@@ -85,6 +85,15 @@ def keep(root: Root, name: str, handle: Handle) -> None:
     with _lock:
         _put(_handles, uri, handle)
         _put(_snapshots, (uri, handle.snapshot.version), (handle.mark, handle.snapshot))
+
+
+def forget(root: Root, name: str) -> None:
+    """Let go of whatever is known of the table, whose log was changed from outside."""
+    uri = root.table_uri(name)
+    with _lock:
+        _handles.pop(uri, None)
+        for key in [key for key in _snapshots if key[0] == uri]:
+            del _snapshots[key]
 
 
 def snapshot_at(root: Root, name: str, version: int) -> Snapshot:

@@ -17,15 +17,16 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-__all__ = ["UNFINISHED", "held_directory", "scratch_directory", "scratch_of_process", "sweep_dead"]
+__all__ = ["UNFINISHED", "held_directory", "scratch_directory", "scratch_of_process", "sweep_dead", "sweep_scratch"]
 
+_OURS = "attninf-"  # begins the names of those in the temporary directory
 UNFINISHED = ".unfinished-"  # begins the names of directories that get their own when they are whole
 
 
 @contextmanager
 def scratch_directory(purpose: str) -> Iterator[Path]:
     """An empty directory in the temporary one, for as long as the context lasts."""
-    with held_directory(Path(tempfile.gettempdir()), f"attninf-{purpose}-", mode=0o700) as directory:
+    with held_directory(Path(tempfile.gettempdir()), f"{_OURS}{purpose}-", mode=0o700) as directory:
         yield directory
 
 
@@ -90,6 +91,11 @@ def sweep_dead(parent: Path, prefix: str) -> list[Path]:
         finally:
             os.close(descriptor)
     return swept
+
+
+def sweep_scratch() -> list[Path]:
+    """Delete what dead processes of this host left in the temporary directory, for whatever purpose; which it was."""
+    return sweep_dead(Path(tempfile.gettempdir()), f"{_OURS}*-")
 
 
 def _host() -> str:

@@ -1,38 +1,33 @@
-"""Every file of every table compared with what the log says of it, and with what it was when it was seen last."""
+"""Every file of every table compared with what the log says of it, and with what it was when it was written."""
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 
-import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from attninf_assets.store.checksums import read_checksums, record_of, write_checksums
 from attninf_assets.store.compatibility import check_is_ours
-from attninf_assets.store.damage import CHANGED, Damage, examine, sha256_of_file
+from attninf_assets.store.damage import CHANGED, Damage, examine
+from attninf_assets.store.log_copies import LOG, sha256_of
+from attninf_assets.store.log_scrub import TableLog
 from attninf_assets.store.open_tables import storage_options
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.snapshots import Snapshot
 from attninf_assets.store.tables import Lake
 
-__all__ = ["LOG", "scrub"]
-
-LOG = "_delta_log"
-_OF_LOG = re.compile(rf"{LOG}/\d{{20}}(\.checkpoint)?\.(json|parquet)")
+__all__ = ["scrub"]
 
 
 def scrub(lake: Lake, *, only_new: bool = False) -> list[Damage]:
-    """What is damaged in the newest version of every table; what is sound is recorded, to be known again.
+    """What is damaged in every table; what is sound is recorded, to be known again.
 
-    Reads every file once: what a scrub before has recorded is compared with its sha256, the rest is decoded page by
-    page, one file in memory at a time. With `only_new` the former are left alone. A bit flipped before the first scrub
-    of a file is noticed only if the file cannot be decoded for it. The log's files are watched alike. Raises OSError
-    where the storage does not answer.
+    Reads every file once: what is recorded is compared with its sha256, the rest is decoded page by page, one file in
+    memory at a time. With `only_new` the former are left alone. The log's files are compared with their copies; while
+    one is to be put back, the table's data is not looked at, as nobody knows which files it consists of. Files that
+    only earlier versions of a table have are looked at as well, once they are recorded. Raises OSError where the
+    storage does not answer.
     """
     return [damage for name in TABLES for damage in _scrubbed(lake.root, name, only_new=only_new)]
 
@@ -44,27 +39,35 @@ def _scrubbed(root: Root, name: str, *, only_new: bool) -> Iterator[Damage]:
     try:
         recorded = read_checksums(root, name)
     except ValueError as error:
-        yield Damage(name, None, record_of(name), str(error))
+        yield Damage(record_of(name), str(error), name)
         recorded, record_is_sound = {}, False
-    filesystem, path = root.locate(f"tables/{name}")
-    directory = pafs.SubTreeFileSystem(path, filesystem)
-    sound: dict[str, str] = {}
-    for file in _log_files(root, name):
-        if only_new and file in recorded:
-            sound[file] = recorded[file]
-            continue
-        sha256, wrong = _examine_log(directory, file, known=recorded.get(file))
-        if wrong:
-            yield Damage(name, None, file, wrong)
-        if sha256:
-            sound[file] = sha256
+    log = TableLog.read(root, name)
+    yield from log.damaged_copies
+    of_log = list(log.damages())
+    yield from of_log
+    if any(log.can_put_back(damage) for damage in of_log):
+        return
     try:
         table = DeltaTable(root.table_uri(name), storage_options=storage_options(root))
         check_is_ours(name, root.table_uri(name), table)
     except (DeltaError, ValueError) as error:
-        yield Damage(name, None, LOG, f"the log cannot be read: {error}")
+        yield Damage(f"tables/{name}/{LOG}", f"the log cannot be read: {error}", name)
         return
-    snapshot = Snapshot.of(name, table)
+    of_commits = {path: sha256 for copy in log.copies.values() for path, sha256 in copy.added.items()}
+    sound = yield from _data(root, name, Snapshot.of(name, table), of_commits | recorded, only_new=only_new)
+    if record_is_sound and sound != recorded:
+        write_checksums(root, name, sound)
+    if record_is_sound and not of_log and not log.damaged_copies:
+        log.keep_copies(str(table.metadata().id))
+
+
+def _data(
+    root: Root, name: str, snapshot: Snapshot, recorded: Mapping[str, str], *, only_new: bool
+) -> Generator[Damage, None, dict[str, str]]:
+    """Yields what is damaged of the table's data; returns the sha256 of every file that is to be known again."""
+    filesystem, path = root.locate(f"tables/{name}")
+    directory = pafs.SubTreeFileSystem(path, filesystem)
+    sound: dict[str, str] = {}
     for file in snapshot.files.to_pylist():
         known = recorded.get(file["path"])
         if only_new and known is not None:
@@ -72,30 +75,19 @@ def _scrubbed(root: Root, name: str, *, only_new: bool) -> Iterator[Damage]:
             continue
         sha256, wrong = examine(directory, name, file, known=known)
         if wrong:
-            yield Damage(name, snapshot.partition(name, file), file["path"], wrong)
+            yield Damage(f"tables/{name}/{file['path']}", wrong, name, snapshot.partition(name, file))
         if sha256 := known or sha256:  # what was recorded stays the measure
             sound[file["path"]] = sha256
-    if record_is_sound and sound != recorded:
-        write_checksums(root, name, sound)
+    there = {path.removeprefix(f"tables/{name}/") for path in root.list(f"tables/{name}")}
+    for path in sorted((recorded.keys() - sound.keys()) & there):
+        sound[path] = recorded[path]
+        if not only_new and _is_changed(directory, path, recorded[path]):
+            yield Damage(f"tables/{name}/{path}", CHANGED, name, of_earlier_versions=True)
+    return sound
 
 
-def _log_files(root: Root, name: str) -> list[str]:
-    """The commits and checkpoints, which are never written again; the pointer to the last checkpoint is."""
-    listed = (path.removeprefix(f"tables/{name}/") for path in root.list(f"tables/{name}/{LOG}"))
-    return [path for path in listed if _OF_LOG.fullmatch(path)]
-
-
-def _examine_log(directory: pafs.FileSystem, file: str, *, known: str | None) -> tuple[str, str]:
-    """As `examine` does, of a file of the log."""
-    if known is not None:
-        return known, "" if sha256_of_file(directory, file) == known else CHANGED
-    with directory.open_input_stream(file) as stream:
-        data = stream.read()
+def _is_changed(directory: pafs.FileSystem, path: str, known: str) -> bool:
     try:
-        if file.endswith(".parquet"):
-            pq.read_table(pa.BufferReader(data)).validate(full=True)
-        elif not [json.loads(line) for line in data.decode().splitlines()]:
-            return "", "the commit is empty"
-    except Exception as error:  # decoding in memory: whatever it raises is the data's fault
-        return "", f"it cannot be decoded: {type(error).__name__}: {error}"
-    return hashlib.sha256(data).hexdigest(), ""
+        return sha256_of(directory, path) != known
+    except FileNotFoundError:  # vacuumed meanwhile
+        return False

@@ -15,10 +15,10 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.store.after_commit import settle
 from attninf_assets.store.commits import TRANSACTIONS
 from attninf_assets.store.conditional_writes import require_conditional_writes
 from attninf_assets.store.damage import DamagedTableError, damage_named
-from attninf_assets.store.durability import make_durable
 from attninf_assets.store.incoming_rows import conform, replayable
 from attninf_assets.store.open_tables import Handle, keep, snapshot_at, storage_options, take
 from attninf_assets.store.root import Root
@@ -222,7 +222,8 @@ class Lake:
     def in_turn(self, name: str, write: Callable[[DeltaTable], _Written], *, to: str) -> _Written:
         """Call `write` with the table as it is now, again after each commit that comes first; return what it does.
 
-        What it committed is then on disk, so that what led to it may be deleted.
+        What it committed is then on disk, so that what led to it may be deleted, and the sha256 of its files is
+        recorded.
         """
         require_conditional_writes(self.root)
         begin = time.monotonic()
@@ -242,7 +243,7 @@ class Lake:
             else:
                 before = 0 if handle is None else handle.snapshot.version
                 if handle is None or table.version() != before:
-                    make_durable(self.root, name, range(before, table.version() + 1))
+                    settle(self.root, name, str(table.metadata().id), range(before, table.version() + 1))
                 if handle is not None:
                     keep(self.root, name, handle)
                 return written

@@ -1,14 +1,18 @@
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attninf_assets.influence import evidence as evidence_module
 from attninf_assets.influence.detection import AnswerLoss, HeadEvidence
-from attninf_assets.influence.evidence import answer_losses, draw_random_sets, gather_evidence
+from attninf_assets.influence.evidence import AnswerLosses, answer_losses, draw_random_sets, gather_evidence
 from attninf_assets.influence.model.head import BASE, Head, HeadSet
+from attninf_assets.influence.model.packing import Pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe, build_probes
 from attninf_assets.influence.runtime.progress import BudgetHalved, Progress, ProgressClock, ignore_progress
@@ -82,7 +86,7 @@ def test_answer_losses_equal_the_oracles_mean_over_answer_tokens() -> None:
         mask="uniform",
         token_budget=TokenBudget(2000),
         clock=ProgressClock("", 0, ignore_progress),
-    )
+    ).means()
     for heads, answer in zip(streams, found, strict=True):
         masked = frozenset((head.layer, head.index) for head in heads)
         losses: list[float] = []
@@ -90,6 +94,42 @@ def test_answer_losses_equal_the_oracles_mean_over_answer_tokens() -> None:
             window = oracle.window_losses(planted_model(), p.token_ids[1:], start_token=1, masked=masked)
             losses += window[p.answer_start - 1 :]  # without a loss for the start token
         assert answer.loss == pytest.approx(oracle.mean(losses), abs=1e-4)
+
+
+def test_means_over_the_first_probes_are_those_of_a_pass_over_them_alone() -> None:
+    def answers(some: tuple[Probe, ...], *, tokens: int) -> AnswerLosses:
+        clock = ProgressClock("", 0, ignore_progress)
+        streams: list[HeadSet] = [BASE, frozenset({PLANTED}), BASE]
+        return answer_losses(
+            StreamedModel(planted_model()), some, streams, mask="uniform", token_budget=TokenBudget(tokens), clock=clock
+        )
+
+    together, alone = answers(probes(), tokens=2000), answers(probes()[:2], tokens=1)
+    for found, expected in zip(together.means(first=2), alone.means(), strict=True):
+        assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+        assert found.token_accuracy == expected.token_accuracy
+    assert together.means()[0] == together.means()[2] != together.means(first=2)[0]
+
+
+def test_a_head_of_several_suspect_sets_is_audited_once_and_the_number_in_a_pass_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Layer 1 has two heads beside the chosen ones, so that every random set is the same and is suspect."""
+    passes: list[Sequence[HeadSet]] = []
+    own = StreamedModel.answers_SR
+
+    def noted(self: StreamedModel, packed: Pack, rows_R: torch.Tensor, streams: Sequence[HeadSet], **how: Any) -> Any:
+        passes.append(streams)
+        return own(self, packed, rows_R, streams, **how)
+
+    monkeypatch.setattr(StreamedModel, "answers_SR", noted)
+    together = gathered(Head(1, 0), Head(1, 1))
+    single = [heads for streams in passes for heads in streams if len(heads) == 1]
+    assert len(single) == len(set(single)) >= 2
+    passes.clear()
+    monkeypatch.setattr(evidence_module, "_AT_ONCE", 1)
+    assert gathered(Head(1, 0), Head(1, 1)) == together
+    assert len([streams for streams in passes if len(streams) == 1]) == len(single)
 
 
 def test_masking_the_planted_head_costs_the_answers_and_random_heads_cost_nothing() -> None:
@@ -127,7 +167,8 @@ def test_streams_that_do_not_fit_into_memory_together_are_computed_in_parts() ->
 
     def answers() -> list[AnswerLoss]:
         clock = ProgressClock("", 0, ignore_progress)
-        return answer_losses(model, probes(), streams, mask="uniform", token_budget=TokenBudget(2000), clock=clock)
+        found = answer_losses(model, probes(), streams, mask="uniform", token_budget=TokenBudget(2000), clock=clock)
+        return found.means()
 
     expected = answers()
     n_streams: list[int] = []
@@ -167,4 +208,4 @@ def test_progress_counts_every_masked_pass_and_every_audited_head() -> None:
     reports: list[Progress | BudgetHalved] = []
     gathered(PLANTED, Head(1, 0), n_random_sets=2, reports=reports)
     last = {r.unit: (r.done, r.total) for r in reports if isinstance(r, Progress)}
-    assert last == {"masked passes over probes": (12, 12), "single heads audited": (2, 2)}
+    assert last == {"masked passes over probes": (12, 12), "passes over probes with a single head masked": (2, 2)}

@@ -127,7 +127,7 @@ def scores(engine: Any, selector: Selector, several: list[str], reports: list[An
 
 def test_memory_that_runs_out_costs_no_document(tmp_path: Path) -> None:
     directory = save_tiny_model(tmp_path / "model")
-    engine = load_engine(directory, numeric_class="bfloat16", max_tokens=64, device=CUDA, memory=tmp_path / "budgets")
+    engine = load_engine(directory, numeric_class="bfloat16", max_tokens=64, device=CUDA, memory=tmp_path / "memory")
     selector = Selector("m", "t", HEADS, "uniform", 64, "bos", "bfloat16")
     several = [" ".join(sentences()[n % 70 : n % 70 + 4]) for n in range(3000)]
     expected = scores(engine, selector, several)
@@ -144,8 +144,8 @@ def test_memory_that_runs_out_costs_no_document(tmp_path: Path) -> None:
     assert any(isinstance(report, BudgetHalved) for report in reports)
     assert isinstance(reports[-1], Progress)
     assert reports[-1].done == reports[-1].total
-    [file] = (tmp_path / "budgets").iterdir()
-    assert TokenBudget(1 << 20, memory=tmp_path / "budgets", of={"other": 1}).tokens == 1 << 20
+    [file] = (tmp_path / "memory" / "token_budgets").iterdir()
+    assert TokenBudget(1 << 20, memory=file.parent, of={"other": 1}).tokens == 1 << 20
     assert str(engine.token_budget.tokens) in file.read_text()
 
 

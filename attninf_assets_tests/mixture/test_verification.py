@@ -17,6 +17,7 @@ from attninf_assets.mixture.corpus_files import remove_leftovers
 from attninf_assets.mixture.manifest import MANIFEST, CorpusFile, Manifest, MixSettings, Share
 from attninf_assets.mixture.training_corpus import MixedDocument
 from attninf_assets.mixture.verification import Findings, reusable_manifest, verify_training_corpus
+from attninf_assets.store.json_records import unsealed
 from attninf_assets.store.root import Root
 
 SETTINGS = MixSettings(seed=1, corpus_weight=1.0, selected_weight=1.0, rows_per_file=5)
@@ -94,14 +95,14 @@ def test_a_file_of_another_size_is_never_reused_and_one_of_other_bytes_not_where
 
 def test_counts_that_are_not_those_of_the_files_are_not_reused_where_they_are_read(root: Root) -> None:
     _write(root)
-    stored = json.loads(root.read_bytes(MANIFEST))
+    stored = json.loads(unsealed(root.read_bytes(MANIFEST)))
     stored["files"][0]["rows"] += 1
     root.write_bytes(MANIFEST, json.dumps(stored).encode())
     assert _reusable(root, thorough=True) is None
 
 
 def _changed(**fields: object) -> Callable[[bytes], bytes]:
-    return lambda content: json.dumps(json.loads(content) | fields).encode()
+    return lambda content: json.dumps(json.loads(unsealed(content)) | fields).encode()
 
 
 @pytest.mark.parametrize(

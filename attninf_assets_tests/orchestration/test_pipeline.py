@@ -1,6 +1,8 @@
 """The assets together: what a first run leaves, what a second run costs, what a change touches."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,47 @@ def test_a_second_run_writes_nothing_anywhere(finished: Pipeline) -> None:
     assert [s["documents_reused"] for s in scored] == [25, 25, 25]
     assert mix["rewritten"] is False
     assert {name: finished.lake.version(name) for name in before} == before
+
+
+# A process of its own, as a run is one; with the checks of what it materializes, as a run has them.
+RUNS_THAT_DO_NOT_COMPUTE = """
+import sys
+import dagster as dg
+from attninf_assets.definitions import definitions
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG
+
+home, *shards = sys.argv[1:]
+with dg.DagsterInstance.local_temp(home) as instance:
+    instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
+    job = definitions().resolve_implicit_global_asset_job_def()
+    of_all_shards = {RANGE_START_TAG: shards[0], RANGE_END_TAG: shards[-1]}
+    for asset, tags in {
+        "raw_corpus": of_all_shards,
+        "attention_influence_scores": of_all_shards,
+        "score_coverage": {},
+        "score_thresholds": {},
+        "selected_subset": {},
+        "training_corpus": {},
+    }.items():
+        done = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(asset)], tags=tags)
+        loaded = sorted({"torch", "transformers"} & sys.modules.keys())
+        print(asset, len(done.get_asset_materialization_events()), *loaded)
+"""
+
+
+def test_runs_that_do_not_compute_load_neither_torch_nor_transformers(finished: Pipeline, tmp_path: Path) -> None:
+    """Indexing, thresholds, selection and mix; and scoring, where every score is current."""
+    command = [sys.executable, "-c", RUNS_THAT_DO_NOT_COMPUTE, str(tmp_path), *SHARDS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "raw_corpus 3",
+        "attention_influence_scores 3",
+        "score_coverage 1",
+        "score_thresholds 1",
+        "selected_subset 1",
+        "training_corpus 1",
+    ]
 
 
 def test_all_checks_pass(finished: Pipeline) -> None:

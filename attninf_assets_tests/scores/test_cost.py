@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from attninf_assets.scores.cost import Approval, Cost, Estimate, cost_of, predicted_and_actual, read_approval
+from attninf_assets.store.json_records import unsealed
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from benchmarks.rigs.tables_of_scores import run_of
@@ -38,7 +39,7 @@ def test_the_last_preview_is_read_back_and_of_its_own_selector_alone(root: Root)
 )
 def test_a_damaged_preview_approves_nothing_and_is_named(root: Root, damage: Callable[[dict[str, Any]], bytes]) -> None:
     Approval("f", "2026-01-01T00:00:00+00:00", ESTIMATE, approved=True).publish(root)
-    root.write_bytes("previews/f.json", damage(json.loads(root.read_bytes("previews/f.json"))))
+    root.write_bytes("previews/f.json", damage(json.loads(unsealed(root.read_bytes("previews/f.json")))))
     with pytest.raises(ValueError, match=r"previews/f\.json: damaged, materialize rescoring_preview again: "):
         read_approval(root, "f")
 

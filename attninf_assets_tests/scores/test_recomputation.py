@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
@@ -58,6 +61,20 @@ def test_a_seed_draws_the_same_documents_and_another_others(scored: Pipeline) ->
     drawn = [set(_drawn(table, n=5, seed=seed)) for table, seed in ((stored, "0"), (stored[::-1], "0"), (stored, "1"))]
     assert len(drawn[0]) == 5
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@given(
+    lengths=st.lists(st.integers(0, 2000), min_size=1, max_size=30),
+    n=st.integers(1, 5),
+    most_tokens=st.integers(0, 3000),
+    seed=st.text(max_size=3),
+)
+def test_as_many_are_drawn_as_fit_and_one_at_least(lengths: list[int], n: int, most_tokens: int, seed: str) -> None:
+    stored = pa.table({"doc_id": [str(number) for number in range(len(lengths))], "n_tokens": lengths})
+    drawn = _drawn(stored, n=n, seed=seed, most_tokens=most_tokens)
+    assert 1 <= len(drawn) <= n
+    assert sum(row["n_tokens"] for row in drawn.values()) <= most_tokens or len(drawn) == 1
+    assert drawn.items() <= _drawn(stored, n=n, seed=seed).items()
 
 
 @pytest.mark.parametrize("arguments", [[], ["letters.a", "--all"]])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.scores.staging import STAGED_SCORES, StagedScores, damaged_chunks
 from attninf_assets.store.root import Root
 
 
@@ -69,13 +69,31 @@ def test_an_unfinished_file_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 3, -1, -20])
-def test_a_damaged_chunk_is_an_error_that_names_it(tmp_path: Path, cut: int) -> None:
-    staged = StagedScores(Root.at(tmp_path), "f", "web", "a")
+@pytest.mark.parametrize("name", [None, "0123456789abcdef0123456789abcdef.parquet"])
+def test_a_damaged_chunk_is_an_error_that_names_it(tmp_path: Path, cut: int, name: str | None) -> None:
+    root = Root.at(tmp_path)
+    staged = StagedScores(root, "f", "web", "a")
     staged.add(_chunk(("1", "x", 0)))
     (path,) = (tmp_path / staged.directory).iterdir()
+    path = path.rename(path.with_name(name or path.name))  # as release 0.1.0 called one, or as today
+    assert len(staged.read()) == 1
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=f"{path.name}: not a chunk of staged scores"):
+    with pytest.raises(ValueError, match=rf"{path.name}: not (a|the) chunk of staged scores.*`attninf repair"):
         staged.read()
+    assert [damage.path for damage in damaged_chunks(root)] == [f"{staged.directory}/{path.name}"]
+
+
+def test_any_bit_of_a_chunk_that_changed_is_noticed(tmp_path: Path) -> None:
+    root = Root.at(tmp_path)
+    staged = StagedScores(root, "f", "web", "a")
+    staged.add(_chunk(("1", "x", 0)))
+    assert list(damaged_chunks(root)) == []
+    (path,) = (tmp_path / staged.directory).iterdir()
+    sound = path.read_bytes()
+    for at in range(0, len(sound), 7):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1 << at % 8]) + sound[at + 1 :])
+        with pytest.raises(ValueError, match="not the chunk of staged scores that it was"):
+            staged.read()
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b"])

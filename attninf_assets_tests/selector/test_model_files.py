@@ -1,17 +1,19 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from attninf_assets.selector import verified_pins
+from attninf_assets.selector import building, model_files, verified_pins
 from attninf_assets.selector.building import pin_selector_model
-from attninf_assets.selector.model_files import is_intact, local_directory, pinned_files
+from attninf_assets.selector.model_files import _install, is_intact, local_directory, pinned_files, publish_directory
 from attninf_assets.selector.pinning import digest_model
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import UNFINISHED
 from attninf_assets_tests.support.pins import digests_of
 
 pytest_plugins = ["attninf_assets_tests.support.fixtures_models"]
@@ -171,6 +173,7 @@ import json, sys, time
 from pathlib import Path
 from attninf_assets.selector import model_files
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import UNFINISHED
 uri, options, relative, cache, own, other = sys.argv[1:]
 copy_files = model_files.pafs.copy_files
 def and_wait(*args, **kwargs):
@@ -202,3 +205,25 @@ def test_two_processes_that_fill_the_cache_at_once_both_have_the_model(
         assert process.returncode == 0, err
         assert digest_model(Path(out.strip())) == digests_of(tiny_directory)
     assert [path.name for path in (tmp_path / "cache" / "selectors").iterdir()] == [pin.removeprefix("selectors/")]
+
+
+def test_what_pinning_and_fetching_need_for_the_moment_lies_where_it_is_swept_after_a_kill(
+    s3_root: Root, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Path] = []
+
+    def publish(root: Root, local: Path, relative: str) -> None:
+        used.append(local.parent)
+        publish_directory(root, local, relative)
+
+    def install(copy: Path, target: Path) -> None:
+        used.append(copy)
+        _install(copy, target)
+
+    monkeypatch.setattr(building, "publish_directory", publish)
+    monkeypatch.setattr(model_files, "_install", install)
+    pin = pin_selector_model(s3_root, str(tiny_directory)).directory
+    local_directory(s3_root, pin, cache=tmp_path / "cache")
+    assert used[0].name.startswith(f"attninf-pin-{socket.gethostname()}-")
+    assert used[1].name.startswith(f"{UNFINISHED}{socket.gethostname()}-")
+    assert os.listdir(used[1].parent) == [pin.removeprefix("selectors/")]

@@ -24,6 +24,7 @@ from attninf_assets.selector.stored import (
     store_detection,
     stored_detection,
 )
+from attninf_assets.store.json_records import unsealed
 from attninf_assets.store.root import Root
 
 HEADS = (Head(0, 1), Head(1, 0))
@@ -57,7 +58,7 @@ def test_before_any_detection_there_is_none_in_use(root: Root, read: Read) -> No
 @pytest.mark.parametrize("read", READS)
 def test_a_selector_made_to_be_scored_with_other_code_is_refused_whatever_its_fields(root: Root, read: Read) -> None:
     publish_selector(root, replace(SELECTOR, scoring_version=SCORING_VERSION + 1), DETECTION)
-    record = json.loads(root.read_bytes(CURRENT))
+    record = json.loads(unsealed(root.read_bytes(CURRENT)))
     record["selector"] = json.dumps(json.loads(record["selector"]) | {"a_field_of_that_code": 1})
     root.write_bytes(CURRENT, json.dumps(record).encode())
     with pytest.raises(ValueError, match=f"of scoring version {SCORING_VERSION + 1}, this code of {SCORING_VERSION}"):
@@ -85,14 +86,14 @@ def _changed(record: dict[str, Any], **fields: object) -> bytes:
 )
 def test_a_damaged_file_is_named(root: Root, read: Read, damage: Callable[[dict[str, Any]], bytes]) -> None:
     publish_selector(root, SELECTOR, DETECTION)
-    root.write_bytes(CURRENT, damage(json.loads(root.read_bytes(CURRENT))))
+    root.write_bytes(CURRENT, damage(json.loads(unsealed(root.read_bytes(CURRENT)))))
     with pytest.raises(ValueError, match=f"{CURRENT}: damaged, materialize retrieval_heads again"):
         read(root)
 
 
 def test_a_damaged_detection_is_named_and_only_where_it_is_asked_for(root: Root) -> None:
     publish_selector(root, SELECTOR, DETECTION)
-    root.write_bytes(CURRENT, _changed(json.loads(root.read_bytes(CURRENT)), detection="{}"))
+    root.write_bytes(CURRENT, _changed(json.loads(unsealed(root.read_bytes(CURRENT))), detection="{}"))
     assert current_fingerprint(root) == SELECTOR.fingerprint
     with pytest.raises(ValueError, match=f"{CURRENT}: damaged"):
         current_detection(root)
@@ -117,7 +118,7 @@ def test_a_damaged_stored_detection_is_named(root: Root, damage: Callable[[dict[
     found = stored_detection(root, "key")
     assert found is not None
     assert found.to_json() == DETECTION.to_json()
-    root.write_bytes(path, damage(json.loads(root.read_bytes(path))))
+    root.write_bytes(path, damage(json.loads(unsealed(root.read_bytes(path)))))
     with pytest.raises(ValueError, match=f"{path}: damaged, materialize retrieval_heads again"):
         stored_detection(root, "key")
 

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from attninf_assets.store.json_records import read_record
+from attninf_assets.store.json_records import SealError, fault_of_record, read_record, sealed, unsealed
 from attninf_assets.store.root import Root
 
 
@@ -58,3 +61,38 @@ def test_a_damaged_record_is_refused_with_file_fault_and_remedy(root: Root, cont
     root.write_bytes("a/b.json", content)
     with pytest.raises(ValueError, match=rf"{root.uri}/a/b\.json: damaged, materialize an_asset again: {fault}"):
         _read(root)
+
+
+OBJECTS = st.dictionaries(st.text(max_size=8), st.text() | st.integers() | st.lists(st.text()), min_size=1, max_size=4)
+
+
+@given(OBJECTS, st.sampled_from([None, 1, 2]), st.data())
+def test_a_seal_changes_nothing_and_shows_any_bit_that_changed(
+    stored: dict[str, object], indent: int | None, data: st.DataObject
+) -> None:
+    written = sealed(json.dumps(stored, indent=indent))
+    assert json.loads(unsealed(written)) == stored
+    assert list(json.loads(written))[-1] == "sha256"
+    at, bit = data.draw(st.integers(0, len(written) - 1)), data.draw(st.integers(0, 7))
+    flipped = written[:at] + bytes([written[at] ^ 1 << bit]) + written[at + 1 :]
+    with pytest.raises(SealError):
+        unsealed(flipped)
+
+
+@given(OBJECTS)
+def test_what_was_never_sealed_counts_as_it_is(stored: dict[str, object]) -> None:
+    text = json.dumps(stored | {"selector_fingerprint": 64 * "a"}).encode()
+    assert unsealed(text) == text
+
+
+def test_a_damaged_record_is_told_and_one_that_is_gone_is_not(tmp_path: Path) -> None:
+    root = Root.at(tmp_path)
+    assert fault_of_record(root, "a.json") == ""
+    written = sealed(json.dumps(PLAIN))
+    root.write_bytes("a.json", written)
+    assert fault_of_record(root, "a.json") == ""
+    assert read_record(root, "a.json", Whole, made_by="an_asset") == Whole("n", (Part(0.1), Part(2.0)), flag=False)
+    root.write_bytes("a.json", written.replace(b"0.1", b"0.2"))
+    assert "sha256 at its end differs" in fault_of_record(root, "a.json")
+    with pytest.raises(ValueError, match=r"a\.json: damaged, materialize an_asset again: .*sha256"):
+        read_record(root, "a.json", Whole, made_by="an_asset")

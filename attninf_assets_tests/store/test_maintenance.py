@@ -2,6 +2,8 @@
 
 import multiprocessing as mp
 import os
+import socket
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from attninf_assets.scores.staging import StagedScores
 from attninf_assets.store import maintenance
 from attninf_assets.store.maintenance import maintain, sweep
 from attninf_assets.store.root import Root
+from attninf_assets.store.scratch import scratch_directory
 from attninf_assets.store.tables import Lake
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
 
@@ -96,6 +99,9 @@ def test_leftovers_are_swept_once_they_are_old(tmp_path: Path) -> None:
         "selectors/.unfinished-another-host-0123/config.json",
         "selectors/.0a1b.0123456789abcdef0123456789abcdef/config.json",
         "maintenance/0123456789abcdef0123456789abcdef",
+        "checksums/.scores.json.0123456789abcdef0123456789abcdef.tmp",
+        "damaged/.to_index.json.0123456789abcdef0123456789abcdef.tmp",
+        "previews/.0a1b.json.0123456789abcdef0123456789abcdef.tmp",
     ],
 )
 def test_what_killed_processes_left_elsewhere_under_the_root_is_swept_once_it_is_old(
@@ -112,7 +118,23 @@ def test_what_killed_processes_left_elsewhere_under_the_root_is_swept_once_it_is
     (found,) = sweep(root, older_than=week_ago, selector_fingerprint=None).half_written
     assert leftover.startswith(found)
     assert root.list("selectors") == ["selectors/0a1b/config.json", "selectors/current.json"]
-    assert root.list("maintenance") == []
+    assert not root.exists(leftover)
+
+
+def test_what_dead_processes_left_in_the_temporary_directory_is_swept_and_what_living_ones_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    root = Root.at(tmp_path / "root")
+    with scratch_directory("shuffle") as used:
+        dead = [used.with_name(used.name.replace("shuffle", purpose)[:-4] + "0000") for purpose in ("shuffle", "pin")]
+        others = [tmp_path / "attninf-bench-0123", tmp_path / f"theirs-{socket.gethostname()}-0123"]
+        for directory in [*dead, *others]:
+            (directory / "model").mkdir(parents=True)
+        swept = sweep(root, older_than=datetime.now(UTC), selector_fingerprint=None).scratch
+        assert sorted(swept) == sorted(map(str, dead))
+        assert all(directory.exists() for directory in [used, *others])
+        assert not any(directory.exists() for directory in dead)
 
 
 def test_staged_scores_go_when_their_selector_did_and_all_of_them_are_old(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Useful FLOPs of scoring: the work that no correct implementation can leave out.
 
-A multiply and an add are two FLOPs. Useful are the layers below the first masked one once, those from it on once per
-stream, the vocabulary projection once per stream and predicted token, and attention over the positions that are
-visible. Divided by time and the measured peak of the device's matrix products, they say how well it is used.
+A multiply and an add are two FLOPs. Useful is each layer once for every row of it (`stream_tree`: streams are one row
+up to the layer in which they first differ), the vocabulary projection once per row behind the last layer and predicted
+token, and attention over the positions that are visible. Divided by time and the measured peak of the device's matrix
+products, they say how well it is used.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Any
 
 import torch
 
-from attninf_assets.influence.model.head import HeadSet, first_masked_layer
+from attninf_assets.influence.model.head import HeadSet
+from attninf_assets.influence.model.stream_tree import stream_tree
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,12 @@ class ModelFlops:
         self, lengths: Sequence[int], streams: Sequence[HeadSet], *, n_predicted: int, share_trunk: bool = True
     ) -> float:
         """Useful FLOPs of a pass over windows of these lengths (start tokens included) under the streams."""
-        first = first_masked_layer(streams) if share_trunk else 0
-        trunk = len(self.layers) if first is None else first
+        tree = stream_tree(tuple(streams), n_layers=len(self.layers), share_trunk=share_trunk)
         n_tokens = sum(lengths)
-        total = self.head * n_predicted * len(streams)
-        for number, (layer, window) in enumerate(zip(self.layers, self.windows, strict=True)):
+        total = self.head * n_predicted * tree.n_rows[-1]
+        for layer, window, n_rows in zip(self.layers, self.windows, tree.n_rows, strict=True):
             pairs = sum(_visible_pairs(length, window) for length in lengths)
-            total += (1 if number < trunk else len(streams)) * (layer * n_tokens + self.pair * pairs)
+            total += n_rows * (layer * n_tokens + self.pair * pairs)
         return total
 
 

@@ -1,6 +1,5 @@
 """Query heads by their place in the model, sets of them, and the ways to switch one off; plain data."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +20,3 @@ class Head:
 
 HeadSet = frozenset[Head]
 BASE: HeadSet = frozenset()  # the base model: nothing is masked
-
-
-def first_masked_layer(streams: Iterable[HeadSet]) -> int | None:
-    """The lowest layer in which any stream masks a head; None where none does."""
-    return min((head.layer for heads in streams for head in heads), default=None)

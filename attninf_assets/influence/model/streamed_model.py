@@ -1,25 +1,27 @@
 """A forward pass of several models at once: the base model and any number of variants with heads masked.
 
-Below the first masked layer all variants are identical, so that trunk is computed once and the row is repeated from
-there on. Shapes: S streams, T tokens of the packed row, R predicted tokens, C hidden size.
+Variants are one row of the pass up to the first layer in which they differ, and split there (`stream_tree`). Shapes: S
+streams, B rows of a layer, T tokens of the packed row, R predicted tokens, C hidden size.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
 
 from attninf_assets.influence.model.attention import NAME, AttentionPass, Recorder, in_flight
 from attninf_assets.influence.model.flops import ModelFlops, model_flops
-from attninf_assets.influence.model.head import HeadSet, Mask, first_masked_layer
+from attninf_assets.influence.model.head import HeadSet, Mask
 from attninf_assets.influence.model.kernels import Documents, Kernel, document_by_document, to_device
 from attninf_assets.influence.model.layers import decoder_layers
 from attninf_assets.influence.model.loss import LogSumExp, Tile, log_sum_exp_in_place, predicted_R, token_losses_R
 from attninf_assets.influence.model.masking import head_mask_SH
 from attninf_assets.influence.model.mixed_precision import product_type
 from attninf_assets.influence.model.packing import Pack
+from attninf_assets.influence.model.stream_tree import StreamTree, stream_tree
 
 
 class StreamedModel:
@@ -50,9 +52,9 @@ class StreamedModel:
             )
         self.share_trunk = share_trunk
         self.kernel = kernel
-        self._log_sum_exp, self._tiles = log_sum_exp, tiles
+        self.log_sum_exp, self.tiles = log_sum_exp, tiles
         self._layers = decoder_layers(model)
-        self._head_masks = lru_cache(maxsize=8)(self._new_head_masks)  # made anew, each would wait for the device
+        self._plan = lru_cache(maxsize=8)(self._new_plan)  # made anew, each would wait for the device
         model.set_attn_implementation(NAME)
 
     @property
@@ -64,6 +66,10 @@ class StreamedModel:
     def product_type(self) -> torch.dtype:
         """The type that the model's matrices are multiplied in; float8 ones count as bfloat16."""
         return product_type(self.model)
+
+    def tree(self, streams: Sequence[HeadSet]) -> StreamTree:
+        """Which of the streams are one row, layer by layer, in a pass over them."""
+        return stream_tree(tuple(streams), n_layers=self.n_layers, share_trunk=self.share_trunk)
 
     @cached_property
     def flops(self) -> ModelFlops:
@@ -85,32 +91,15 @@ class StreamedModel:
         on_pass: Callable[[AttentionPass], None] | None = None,
     ) -> torch.Tensor:
         """The last hidden states of the packed row under every stream, [S, T, C]."""
-        ids_ST = to_device(pack.input_ids_T, self.device)[None]
-        split_at = first_masked_layer(streams) if self.share_trunk else None
-        if split_at is None:
-            ids_ST = ids_ST.expand(len(streams), -1)
-        attention_pass = AttentionPass(
-            Documents.on(self.device, pack.bounds),
-            self._head_masks(tuple(streams)),
-            mask,
-            self.kernel,
-            recorder,
-            rounding=self.product_type != torch.float32,
-        )
-        with in_flight(attention_pass), self._repeat_before(split_at, len(streams)):
-            out = self.model.base_model(
-                input_ids=ids_ST, position_ids=to_device(pack.position_ids_T, self.device)[None], use_cache=False
-            )
-        if on_pass is not None:
-            on_pass(attention_pass)
-        return out.last_hidden_state
+        return self._of_streams(self._rows_BTC(pack, streams, mask=mask, recorder=recorder, on_pass=on_pass), streams)
 
     @torch.inference_mode()
     def losses_SR(self, pack: Pack, streams: Sequence[HeadSet], *, mask: Mask = "uniform") -> torch.Tensor:
         """The cross-entropy in nats of every token of the packed windows under every stream, float32 [S, R]."""
         rows_R, targets_R = (to_device(x, self.device) for x in (pack.predicting_rows_R, pack.targets_R))
-        hidden_STC = self.hidden_STC(pack, streams, mask=mask)
-        return torch.stack([self._token_losses_R(hidden[rows_R], targets_R) for hidden in hidden_STC])
+        hidden_BTC = self._rows_BTC(pack, streams, mask=mask)
+        losses_BR = torch.stack([self._token_losses_R(hidden[rows_R], targets_R) for hidden in hidden_BTC])
+        return self._of_streams(losses_BR, streams)
 
     @torch.inference_mode()
     def answers_SR(
@@ -118,36 +107,96 @@ class StreamedModel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The losses [S, R] float32 and correctness [S, R] bool of the tokens that positions `rows_R` predict."""
         targets_R = to_device(pack.input_ids_T[rows_R + 1], self.device)
-        hidden_SRC = self.hidden_STC(pack, streams, mask=mask)[:, to_device(rows_R, self.device)]
-        losses = torch.stack([self._token_losses_R(hidden, targets_R) for hidden in hidden_SRC])
-        correct = torch.stack([predicted_R(hidden, self.model) == targets_R for hidden in hidden_SRC])
-        return losses, correct
+        hidden_BRC = self._rows_BTC(pack, streams, mask=mask)[:, to_device(rows_R, self.device)]
+        losses_BR = torch.stack([self._token_losses_R(hidden, targets_R) for hidden in hidden_BRC])
+        correct_BR = torch.stack([predicted_R(hidden, self.model) == targets_R for hidden in hidden_BRC])
+        return self._of_streams(losses_BR, streams), self._of_streams(correct_BR, streams)
 
     def _token_losses_R(self, hidden_RC: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
-        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self._log_sum_exp, tiles=self._tiles)
+        return token_losses_R(hidden_RC, targets_R, self.model, log_sum_exp=self.log_sum_exp, tiles=self.tiles)
 
-    def _new_head_masks(self, streams: tuple[HeadSet, ...]) -> Mapping[int, torch.Tensor]:
-        layers = sorted({head.layer for heads in streams for head in heads})
+    def _of_streams(self, rows: torch.Tensor, streams: Sequence[HeadSet]) -> torch.Tensor:
+        """The streams' own of what there is for every row behind the last layer, in the order of the streams."""
+        row_of_stream = self._plan(tuple(streams)).row_of_stream
+        return rows if row_of_stream is None else rows.index_select(0, row_of_stream)
+
+    def _rows_BTC(
+        self,
+        pack: Pack,
+        streams: Sequence[HeadSet],
+        *,
+        mask: Mask,
+        recorder: Recorder | None = None,
+        on_pass: Callable[[AttentionPass], None] | None = None,
+    ) -> torch.Tensor:
+        """The last hidden states of every row behind the last layer, [B, T, C]: one for all streams that are alike."""
+        plan = self._plan(tuple(streams))
+        ids_BT = to_device(pack.input_ids_T, self.device)[None].expand(plan.n_entering, -1)
+        attention_pass = AttentionPass(
+            Documents.on(self.device, pack.bounds),
+            plan.head_masks,
+            mask,
+            self.kernel,
+            recorder,
+            rounding=self.product_type != torch.float32,
+        )
+        with in_flight(attention_pass), self._splitting(plan.splits):
+            out = self.model.base_model(
+                input_ids=ids_BT, position_ids=to_device(pack.position_ids_T, self.device)[None], use_cache=False
+            )
+        if on_pass is not None:
+            on_pass(attention_pass)
+        return out.last_hidden_state
+
+    def _index(self, rows: Sequence[int]) -> torch.Tensor:
+        return to_device(torch.tensor(rows), self.device)
+
+    def _new_plan(self, streams: tuple[HeadSet, ...]) -> "_Plan":
+        tree = self.tree(streams)
         masks = {
-            layer: head_mask_SH(list(streams), layer=layer, n_heads=self.n_heads, device=self.device)
-            for layer in layers
+            layer: head_mask_SH(
+                [streams[first] for first in tree.stream_of_row(layer)],
+                layer=layer,
+                n_heads=self.n_heads,
+                device=self.device,
+            )
+            for layer in range(self.n_layers)
         }
-        return {layer: mask_SH for layer, mask_SH in masks.items() if mask_SH is not None}
+        return _Plan(
+            n_entering=1 if self.share_trunk else tree.n_rows[0],
+            head_masks={layer: mask_BH for layer, mask_BH in masks.items() if mask_BH is not None},
+            splits={layer: self._index(rows) for layer, rows in tree.splits.items()} if self.share_trunk else {},
+            row_of_stream=None if tree.row_of_stream == tuple(range(len(streams))) else self._index(tree.row_of_stream),
+        )
 
     @contextmanager
-    def _repeat_before(self, layer: int | None, n_streams: int) -> Iterator[None]:
-        """While open, the hidden states entering `layer` are repeated, one copy per stream."""
-        if layer is None:
+    def _splitting(self, splits: Mapping[int, torch.Tensor]) -> Iterator[None]:
+        """While open, the rows of the hidden states that enter a layer of `splits` are those it names, in its order."""
+        with ExitStack() as hooks:
+            for layer, rows_B in splits.items():
+                hook = partial(_split, rows_B=rows_B)
+                hooks.enter_context(self._layers[layer].register_forward_pre_hook(hook, with_kwargs=True))
             yield
-            return
 
-        def repeat(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-            if "hidden_states" in kwargs:
-                return args, {**kwargs, "hidden_states": kwargs["hidden_states"].expand(n_streams, -1, -1)}
-            return (args[0].expand(n_streams, -1, -1), *args[1:]), kwargs
 
-        handle = self._layers[layer].register_forward_pre_hook(repeat, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
+@dataclass(frozen=True)
+class _Plan:
+    """What a pass over some streams needs, on the device."""
+
+    n_entering: int  # rows that the token ids are repeated to
+    head_masks: Mapping[int, torch.Tensor]  # layer -> bool [B, H]
+    splits: Mapping[int, torch.Tensor]  # layer -> int64 [B]: the rows of the layer below that its rows come from
+    row_of_stream: torch.Tensor | None  # int64 [S]; None where every stream is a row of its own
+
+
+def _split(
+    _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, rows_B: torch.Tensor
+) -> tuple[Any, Any]:
+    """The hidden states on their way into a layer, its rows taken from those of the layer below; one row is no copy."""
+
+    def split(hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.expand(len(rows_B), -1, -1) if len(hidden) == 1 else hidden.index_select(0, rows_B)
+
+    if "hidden_states" in kwargs:
+        return args, {**kwargs, "hidden_states": split(kwargs["hidden_states"])}
+    return (split(args[0]), *args[1:]), kwargs

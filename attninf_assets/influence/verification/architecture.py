@@ -34,16 +34,17 @@ class Check:
     """A comparison to put a model through: documents, the losses expected, and how far found ones may differ."""
 
     packed: Pack
-    streams: Sequence[HeadSet]  # base model, masked model
+    streams: Sequence[HeadSet]  # the base model, and masked ones that split from it and from each other
     expected_SR: torch.Tensor
     tolerance: float  # nats
     on_average: bool  # over the tokens, or else on any single one
     architecture: str
 
-    def require(self, candidate: StreamedModel, what: Sequence[str]) -> None:
+    def require(self, candidate: StreamedModel, what: tuple[str, str]) -> None:
         """Raise `ValueError` naming the architecture and `what` (base, masked) differs."""
         found_SR = candidate.losses_SR(self.packed, self.streams)
-        for found_R, expected_R, name in zip(found_SR, self.expected_SR, what, strict=True):
+        for found_R, expected_R, heads in zip(found_SR, self.expected_SR, self.streams, strict=True):
+            name = what[bool(heads)]
             # max(0, nan) is 0: finiteness has to be asked for.
             if not (torch.isfinite(found_R).all() and torch.isfinite(expected_R).all()):
                 raise ValueError(f"architecture {self.architecture!r}: {name}: losses are not finite")
@@ -84,19 +85,21 @@ def check_architecture(model: Any, packed: Pack, *, exact: bool) -> tuple[Check,
         ) from error
     plain = StreamedModel(model, share_trunk=False)
     _require_every_layer(plain, packed)
-    heads = frozenset({Head(plain.n_layers // 2, 0), Head(plain.n_layers - 1, plain.n_heads - 1)})
-    explicit_R = torch.cat([_explicit_losses(model, ids, plain, heads) for ids in rows])
+    # Two masked streams: one row up to the last layer, so that a pass over all three splits twice.
+    middle, last = Head(plain.n_layers // 2, 0), Head(plain.n_layers - 1, plain.n_heads - 1)
+    masked = [frozenset({middle, last}), frozenset({middle})]
+    explicit = [torch.cat([_explicit_losses(model, ids, plain, heads) for ids in rows]) for heads in masked]
     check = Check(
         packed,
-        [BASE, heads],
-        torch.stack([own_R, explicit_R]),
+        [BASE, *masked],
+        torch.stack([own_R, *explicit]),
         TOLERANCE if exact else ROUGH_TOLERANCE,
         on_average=not exact,
         architecture=name,
     )
     against = ("packed losses against its own eager attention", "masked losses against explicit uniform attention")
     check.require(plain, against)
-    # What a layer keeps from below the split may not broadcast over the streams.
+    # What a layer keeps from below a split may not broadcast over the rows above it.
     return check, check.passes(StreamedModel(model), "sharing the trunk")
 
 

@@ -8,10 +8,11 @@ from attninf_assets.mixture.verification import verify_training_corpus
 from attninf_assets.orchestration.assets.coverage import Survey, score_coverage, survey
 from attninf_assets.orchestration.assets.mixture import training_corpus
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, SCORE_CHECKS
+from attninf_assets.orchestration.assets.recomputation import RECOMPUTED_SCORES_AGREE
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
-from attninf_assets.orchestration.display.metadata import records, rounded
+from attninf_assets.orchestration.display.metadata import as_json, records, rounded
 from attninf_assets.scores.coverage import SHARD_STATES
 from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
 from attninf_assets.selector.stored import current_detection, current_fingerprint
@@ -49,7 +50,7 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
     """No single head alone carries more than half of the effect of masking a set; one that does is named."""
     dominating = current_detection(lake.storage_root()).evidence.dominating
     return dg.AssetCheckResult(
-        passed=not dominating, severity=_WARN, metadata={"dominating": dg.MetadataValue.json(list(dominating))}
+        passed=not dominating, severity=_WARN, metadata={"dominating": as_json(list(dominating))}
     )
 
 
@@ -61,7 +62,7 @@ def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResul
         n_domains = count_rows(connection, "thresholds")
     return dg.AssetCheckResult(
         passed=n_domains > 0 and not wrong,
-        metadata={"domains": n_domains, "wrong_domains": dg.MetadataValue.json(wrong)},
+        metadata={"domains": n_domains, "wrong_domains": as_json(wrong)},
     )
 
 
@@ -73,7 +74,7 @@ def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckRes
         differing = domains_not_as_counted(connection, selector_fingerprint=fingerprint)
         n_domains = count_rows(connection, "thresholds")
     return dg.AssetCheckResult(
-        passed=n_domains > 0 and not differing, metadata={"differing_domains": dg.MetadataValue.json(differing)}
+        passed=n_domains > 0 and not differing, metadata={"differing_domains": as_json(differing)}
     )
 
 
@@ -86,14 +87,15 @@ def training_corpus_is_its_manifest(lake: LakeResource) -> dg.AssetCheckResult:
         passed=not found.faults and not found.leftovers,
         severity=dg.AssetCheckSeverity.ERROR if found.faults else _WARN,
         metadata={
-            "faults": dg.MetadataValue.json(found.faults[:20]),
-            "leftovers": dg.MetadataValue.json(found.leftovers[:20]),
+            "faults": as_json(found.faults[:20]),
+            "leftovers": as_json(found.leftovers[:20]),
         },
     )
 
 
 CHECKS = [
     *(check.definition() for check in [*CORPUS_CHECKS, *SCORE_CHECKS]),
+    RECOMPUTED_SCORES_AGREE.definition(),
     retrieval_heads_matter,
     no_head_dominates,
     thresholds_keep_the_asked_fraction,

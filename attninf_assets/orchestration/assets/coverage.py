@@ -15,7 +15,7 @@ from attninf_assets.orchestration.assets.scores import attention_influence_score
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
-from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.orchestration.display.metadata import as_json, records
 from attninf_assets.orchestration.display.plots import coverage_bars, throughput_and_cost
 from attninf_assets.orchestration.display.progress import coverage_story
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
@@ -105,9 +105,9 @@ def score_coverage(
             **{f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},
             "shards": len(shards.states),
             **_in_flight(progress),
-            "unfinished": dg.MetadataValue.json(unfinished[:200]),
+            "unfinished": as_json(unfinished[:200]),
             "selector_fingerprint": fingerprint,
-            "earlier_selectors": dg.MetadataValue.json(earlier),
+            "earlier_selectors": as_json(earlier),
             **_throughput_and_cost(tables, fingerprint, cost),
             **_predicted_against_actual(tables, fingerprint),
         }

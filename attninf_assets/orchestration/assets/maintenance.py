@@ -7,11 +7,12 @@ from pydantic import Field
 
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
-from attninf_assets.orchestration.display.metadata import records
+from attninf_assets.orchestration.display.metadata import as_json, records
 from attninf_assets.scores.runs import complete_scoring_runs
 from attninf_assets.selector.stored import current_fingerprint, has_selector
 from attninf_assets.store.maintenance import RETENTION, maintain
 from attninf_assets.store.scrub import scrub
+from attninf_assets.upkeep.inspection import find_damage
 
 _MOST_NAMED = 100
 
@@ -34,7 +35,8 @@ _FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_wind
 _NOTHING_IS_DAMAGED = dg.AssetCheckSpec(
     "nothing_is_damaged",
     asset="lake_maintenance",
-    description="Every file of every table is there, can be read, and is what it was when it was seen first.",
+    description="Every file of tables, logs, pinned models, records and staged scores is there and is what was "
+    "written; those of the training corpus have their size.",
 )
 
 
@@ -50,13 +52,13 @@ def lake_maintenance(
 ) -> dg.MaterializeResult:
     """The report, in the metadata, of a maintenance of the lake: files damaged, merged, deleted and swept.
 
-    It keeps the tables whole, fast to read and small: damage is looked for, small files are merged, files that no
-    version within the retention needs are deleted, and so is what killed runs left behind. Every file of the tables is
-    read once. A damaged table is left as it is until `attninf repair` has mended it. Safe beside running backfills.
-    Scores by earlier selectors can be read by table version until this deletes them.
+    It keeps the lake whole, fast to read and small: damage is looked for, small files are merged, files that no version
+    within the retention needs are deleted, and so is what killed runs left behind. Every file under the root is read
+    once, but for those of the training corpus. A damaged table is left as it is until `attninf repair` has mended it.
+    Safe beside running backfills. Scores by earlier selectors can be read by table version until this deletes them.
     """
     tables = lake.tables()
-    damages = scrub(tables)
+    damages = find_damage(tables, thorough=False)
     for damage in damages:
         context.log.error(f"damaged: {damage}; `attninf repair` shows what mends it")
     in_use = current_fingerprint(tables.root) if has_selector(tables.root) else None
@@ -65,16 +67,17 @@ def lake_maintenance(
         tables,
         retention=timedelta(days=config.retention_days),
         selector_fingerprint=in_use,
-        spare={damage.table for damage in damages},
+        spare={damage.table for damage in damages if damage.table is not None},
     )
     damages += [damage for damage in scrub(tables, only_new=True) if damage not in damages]  # of files just merged
-    for path in [*swept.half_written, *swept.staged]:
+    for path in [*swept.half_written, *swept.staged, *swept.scratch]:
         context.log.info(f"swept {path}")
     return dg.MaterializeResult(
         metadata={
             "tables": records([vars(table) for table in cared]),
             "half_written_files_swept": len(swept.half_written),
             "staging_directories_swept": len(swept.staged),
+            "temporary_directories_swept": len(swept.scratch),
             "damaged_files": len(damages),
             "retention_days": config.retention_days,
         },
@@ -82,7 +85,7 @@ def lake_maintenance(
             dg.AssetCheckResult(
                 check_name=_NOTHING_IS_DAMAGED.name,
                 passed=not damages,
-                metadata={"damaged": dg.MetadataValue.json([str(damage) for damage in damages[:_MOST_NAMED]])},
+                metadata={"damaged": as_json([str(damage) for damage in damages[:_MOST_NAMED]])},
             )
         ],
     )

@@ -16,7 +16,7 @@ from attninf_assets.orchestration.assets.scores import attention_influence_score
 from attninf_assets.orchestration.assets.selection import selected_subset
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS, PARQUET_FILES, corpus_metadata
-from attninf_assets.orchestration.display.metadata import records, reporter
+from attninf_assets.orchestration.display.metadata import as_json, records, reporter
 from attninf_assets.orchestration.runs.check_history import last_result_was_a_failure
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.selector.stored import current_fingerprint
@@ -105,8 +105,8 @@ def training_corpus(
             ),
             "dagster/uri": f"{tables.root.uri}/{CORPUS_DIRECTORY}",
             "manifest": f"{tables.root.uri}/{MANIFEST}",
-            "provenance": dg.MetadataValue.json(snapshot.provenance),
-            "table_versions": dg.MetadataValue.json(dict(snapshot.versions)),
+            "provenance": as_json(snapshot.provenance),
+            "table_versions": as_json(dict(snapshot.versions)),
             "rewritten": current is None,
         },
     )

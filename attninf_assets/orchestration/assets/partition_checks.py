@@ -9,6 +9,7 @@ import dagster as dg
 
 from attninf_assets.corpus.verification import refusal_reasons, repeated_ids
 from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.display.metadata import as_json
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
 from attninf_assets.scores.verification import (
     count_unscorable,
@@ -47,7 +48,7 @@ def quarantine_is_small(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=refused <= MAX_QUARANTINED * (indexed + refused),
         severity=_WARN,
-        metadata={"documents": indexed, "quarantined": refused, "reasons": dg.MetadataValue.json(reasons)},
+        metadata={"documents": indexed, "quarantined": refused, "reasons": as_json(reasons)},
     )
 
 
@@ -56,7 +57,7 @@ def document_ids_are_unique(key: str, lake: LakeResource) -> dg.AssetCheckResult
     domain, shard = key.split(".")
     with connect(lake.tables(), "documents", where={"domain": domain}) as connection:
         repeated = repeated_ids(connection, shard=shard)
-    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": dg.MetadataValue.json(repeated)})
+    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": as_json(repeated)})
 
 
 def every_document_is_scored_once(key: str, lake: LakeResource) -> dg.AssetCheckResult:
@@ -95,9 +96,7 @@ def one_selector_per_partition(key: str, lake: LakeResource) -> dg.AssetCheckRes
     in_use = current_fingerprint(lake.storage_root())
     with _partition(key, lake, "scores") as connection:
         found = fingerprints(connection)
-    return dg.AssetCheckResult(
-        passed=set(found) <= {in_use}, metadata={"selector_fingerprints": dg.MetadataValue.json(found)}
-    )
+    return dg.AssetCheckResult(passed=set(found) <= {in_use}, metadata={"selector_fingerprints": as_json(found)})
 
 
 CORPUS_CHECKS = [PartitionCheck(RAW_CORPUS, judge) for judge in (quarantine_is_small, document_ids_are_unique)]

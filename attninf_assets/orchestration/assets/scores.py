@@ -11,6 +11,7 @@ from attninf_assets.corpus.stored_index import indexed_from
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.partition_checks import SCORE_CHECKS
+from attninf_assets.orchestration.assets.recomputation import recomputed
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, DEVICE_TIME, OWNERS, table_metadata
@@ -60,11 +61,13 @@ def attention_influence_scores(
 
     def score(key: str) -> dg.MaterializeResult:
         selector = current_selector(tables.root)
+        shard = sources.find(key, indexed_from=partial(indexed_from, tables)).shard
+        load = partial(_engine, selector, lake=lake, cost=cost)
         scores = update_partition_scores(
             tables,
-            sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
+            shard,
             selector,
-            load=lambda: _engine(selector, lake=lake, cost=cost),
+            load=load,
             storage_options=sources.storage_options,
             on_progress=reporter(context.log, numbered(context, key)),
         )
@@ -77,6 +80,9 @@ def attention_influence_scores(
                 "dagster/uri": tables.root.table_uri("scores"),
                 "selector_fingerprint": selector.fingerprint,
             },
+            check_results=recomputed(
+                scores, tables, shard, selector, load=load, storage_options=sources.storage_options
+            ),
         )
 
     yield from each_partition(context, score, lake=lake, checks=SCORE_CHECKS)
@@ -95,7 +101,8 @@ def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "E
             numeric_class=selector.numeric_class,
             max_tokens=selector.max_tokens,
             device=choose_device(),
-            memory=lake.budget_memory(),
+            memory=lake.engine_memory(),
+            model_digest=selector.model_digest,
         )
 
 

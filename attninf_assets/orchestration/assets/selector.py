@@ -6,6 +6,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
+from attninf_assets.corpus.printable import printable
 from attninf_assets.corpus.sentences import sample_sentences
 from attninf_assets.influence.detection import DETECTION_VERSION
 from attninf_assets.influence.model.window import MAX_TOKENS
@@ -18,7 +19,13 @@ from attninf_assets.orchestration.display.catalog import (
     OWNERS,
     table_metadata,
 )
-from attninf_assets.orchestration.display.metadata import detection_metadata, detection_story, quantiles, reporter
+from attninf_assets.orchestration.display.metadata import (
+    as_json,
+    detection_metadata,
+    detection_story,
+    quantiles,
+    reporter,
+)
 from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.orchestration.runs.partitions import GPU_POOL
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
@@ -65,8 +72,8 @@ def selector_model(
             "dagster/uri": f"{root.uri}/{pinned.directory}",
             "model_digest": pinned.digests.model,
             "tokenizer_digest": pinned.digests.tokenizer,
-            "architecture": config["model_type"],
-            "config": dg.MetadataValue.json(config),
+            "architecture": printable(config["model_type"]),
+            "config": as_json(config),
         },
     )
 
@@ -199,7 +206,7 @@ def retrieval_heads(
         directory=local_directory(tables.root, model.directory, cache=lake.model_cache()),
         plan=selector.plan,
         device=device,
-        memory=lake.budget_memory(),
+        memory=lake.engine_memory(),
         on_progress=reporter(context.log),
     )
     if built.reused:
@@ -218,7 +225,7 @@ def retrieval_heads(
             "dagster/row_count": len(head_scores),
             "dagster/uri": tables.root.table_uri("head_scores"),
             "selector_fingerprint": fingerprint,
-            "selector": dg.MetadataValue.json(json.loads(built.selector.to_json())),
+            "selector": as_json(json.loads(built.selector.to_json())),
         },
     )
 

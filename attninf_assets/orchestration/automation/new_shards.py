@@ -1,6 +1,8 @@
 """The job that indexes shards, and the sensor that requests it for new and replaced files."""
 
+import hashlib
 import json
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 
@@ -8,10 +10,11 @@ from attninf_assets.corpus.arrivals import Arrivals, Memory, arrivals
 from attninf_assets.corpus.documents import LandedShard
 from attninf_assets.orchestration.assets.corpus import SOURCE_VERSION, raw_corpus
 from attninf_assets.orchestration.connections.resources import CorpusResource
-from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, corpus_shards
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG, corpus_shards
 from attninf_assets.orchestration.runs.shard_work import INGEST_JOB
 
 SHARDS_PER_TICK = 100
+SHARDS_PER_RUN = 25  # indexed by one run: it costs seconds before its first shard, and a shard a fraction of one
 _NAMED = 5  # shards named in a message
 
 ingest_job = dg.define_asset_job(
@@ -26,14 +29,16 @@ ingest_job = dg.define_asset_job(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers the partition of every new file under the corpus file's globs and requests its indexing; "
-    "100 a tick.\n\nOn from the first start: indexing needs no device and copies no text. A file is left alone while "
+    "100 a tick, up to 25 of them by one run.\n\n"
+    "On from the first start: indexing needs no device and copies no text. A file is left alone while "
     "it is being written; one that was replaced is indexed again; one that is gone is named in the tick's message, and "
     "its partition stays until `retire_shards` is run. No version of a file is requested twice, so a failure is not "
     "looped.",
 )
 def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult:
     """Requests for what is new or replaced, at most `SHARDS_PER_TICK`; the cursor remembers what was seen."""
-    known = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
+    registered = context.instance.get_dynamic_partitions(CORPUS_SHARDS)
+    known = set(registered)
     found = arrivals(
         corpus.open().landed_shards(),
         known,
@@ -43,8 +48,12 @@ def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> d
     )
     story = _story(found, n_known=len(known))
     context.log.info(story)
-    requests = [_request(file, before=_last_indexed(context.instance, file.shard.key)) for file in found.new]
-    requests += [_request(file) for file in found.replaced]
+    run_keys = {
+        file.shard.key: _run_key(file, before=_last_indexed(context.instance, file.shard.key)) for file in found.new
+    }
+    in_order = [*registered, *run_keys]
+    run_keys |= {file.shard.key: _run_key(file) for file in found.replaced}
+    requests = [_request(keys, run_keys) for keys in neighbours(run_keys, in_order, at_most=SHARDS_PER_RUN)]
     return dg.SensorResult(
         dynamic_partitions_requests=[corpus_shards.build_add_request([file.shard.key for file in found.new])]
         if found.new
@@ -55,10 +64,33 @@ def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> d
     )
 
 
-def _request(file: LandedShard, *, before: dg.EventLogRecord | None = None) -> dg.RunRequest:
+def neighbours(wanted: Collection[str], in_order: Sequence[str], *, at_most: int) -> list[list[str]]:
+    """The wanted keys, in lists of `at_most` that stand side by side in `in_order`: what a range of it can name."""
+    lists: list[list[str]] = []
+    before = None
+    for key in in_order:
+        if key in wanted:
+            if lists and lists[-1][-1] == before and len(lists[-1]) < at_most:
+                lists[-1].append(key)
+            else:
+                lists.append([key])
+        before = key
+    return lists
+
+
+def _request(keys: list[str], run_keys: dict[str, str]) -> dg.RunRequest:
+    """One run over partitions that stand side by side, under a run key made of theirs."""
+    if len(keys) == 1:
+        return dg.RunRequest(run_key=run_keys[keys[0]], partition_key=keys[0])
+    digest = hashlib.sha256(json.dumps([run_keys[key] for key in keys]).encode()).hexdigest()
+    tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]}
+    return dg.RunRequest(run_key=f"{keys[0]}...{keys[-1]}:{digest}", tags=tags)
+
+
+def _run_key(file: LandedShard, *, before: dg.EventLogRecord | None = None) -> str:
     """A run key is used once ever, so a retired shard whose very file is back (indexed `before`) needs another."""
     back = "" if before is None else f":back-{before.storage_id}"
-    return dg.RunRequest(run_key=f"{file.shard.key}:{file.version}{back}", partition_key=file.shard.key)
+    return f"{file.shard.key}:{file.version}{back}"
 
 
 def _from_cursor(cursor: str | None) -> Memory:

@@ -49,9 +49,10 @@ class LakeResource(dg.ConfigurableResource):
         """The local directory into which the pinned models of an S3 root are downloaded."""
         return Path(os.path.expanduser("~/.cache/attninf_assets"))
 
-    def budget_memory(self) -> Path:
-        """The local directory that remembers how many tokens this machine's devices hold at once, model by model."""
-        return self.model_cache() / "token_budgets"
+    def engine_memory(self) -> Path:
+        """The local directory that remembers, model by model, how many tokens this machine's devices hold at once and
+        which self-checks passed."""
+        return self.model_cache()
 
 
 class CorpusResource(dg.ConfigurableResource):

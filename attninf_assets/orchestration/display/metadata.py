@@ -1,6 +1,6 @@
 """Metadata and log lines that several assets show alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -36,6 +36,11 @@ def records(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     schema = dg.TableSchema([dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in first.items()])
     shown = [{name: printable(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
     return dg.MetadataValue.table([dg.TableRecord(row) for row in shown], schema=schema)
+
+
+def as_json(value: Any) -> dg.JsonMetadataValue:
+    """JSON in the UI and in terminals, what acts in any of its strings and keys escaped."""
+    return dg.MetadataValue.json(_shown(value))
 
 
 def reporter(log: dg.DagsterLogManager, subject: str | None = None) -> Callable[[object], None]:
@@ -85,3 +90,21 @@ def detection_metadata(found: Detection) -> dict[str, Any]:
         "base_exact_match": rounded(detection.exact_match),
         "masked_token_accuracy": rounded(evidence.reference.token_accuracy),
     }
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        shown: dict[str, Any] = {}
+        for key, content in value.items():
+            name, number = printable(key), 1
+            while (
+                told := name if number == 1 else f"{name} ({number})"
+            ) in shown:  # two that differ in what acts alone
+                number += 1
+            shown[told] = _shown(content)
+        return shown
+    if isinstance(value, Sequence):
+        return [_shown(one) for one in value]
+    return value

@@ -96,22 +96,10 @@ class PartitionCheck:
         of_all: Mapping[str, Any] = MappingProxyType({}),
         description: str | None = None,
     ) -> dg.AssetCheckEvaluation:
-        wanted = dg.AssetRecordsFilter(self.asset, asset_partitions=[key])
-        made = instance.fetch_materializations(wanted, limit=1).records
-        return dg.AssetCheckEvaluation(
-            asset_key=self.asset,
-            check_name=self.judge.__name__,
-            passed=result.passed,
-            severity=result.severity,
-            description=description or result.description,
-            metadata={**(result.metadata or {}), **of_all},
-            partition=key,
-            target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
-                storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
-            )
-            if made
-            else None,
+        told = result._replace(
+            description=description or result.description, metadata={**(result.metadata or {}), **of_all}
         )
+        return _evaluation(instance, self.asset, self.judge.__name__, key, told)
 
     def _judged(self, key: str, lake: LakeResource) -> dg.AssetCheckResult:
         try:
@@ -157,6 +145,53 @@ def _short(value: object) -> str:
     return told if len(told) <= _LONGEST_FOUND else f"{told[:_LONGEST_FOUND]}…"
 
 
+@dataclass(frozen=True)
+class CheckInPassing:
+    """An asset check that the asset's own run makes, in the check results of `materialize`, where it has the means.
+
+    Materialized without them, and launched alone, it is not evaluated: what it last said stands.
+    """
+
+    asset: dg.AssetKey
+    name: str
+    description: str
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The asset check for Dagster, which by itself says nothing."""
+
+        def evaluated(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Output[None]]:
+            context.log.info(f"{self.name} is evaluated by runs of {self.asset.to_user_string()} themselves")
+            yield dg.Output(None)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            check = dg.asset_check(
+                asset=self.asset, name=self.name, description=self.description, partitions_def=corpus_shards
+            )
+            return check(evaluated)  # type: ignore[arg-type]
+
+
+def _evaluation(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, name: str, key: str, result: dg.AssetCheckResult
+) -> dg.AssetCheckEvaluation:
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=[key])
+    made = instance.fetch_materializations(wanted, limit=1).records
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=name,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+        partition=key,
+        target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
+            storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
+        )
+        if made
+        else None,
+    )
+
+
 class HopelessError(Exception):
     """Ends a run at once, as its `__cause__` would befall every partition that is left."""
 
@@ -181,6 +216,7 @@ def each_partition(
 
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
+    Check results that `materialize` gives are about its partition.
     When a step is tried again, partitions that it finished before are not visited a second time.
 
     Bad input (`ValueError`) ends in a `dg.Failure` that names partition, file, row and reason in its metadata, where
@@ -212,6 +248,9 @@ def each_partition(
             continue
         finished.append(key)
         yield _materialization(context.asset_key, key, result, provenance)
+        for found in result.check_results or ():
+            assert found.check_name is not None
+            yield _evaluation(context.instance, context.asset_key, found.check_name, key, found)
     if not failed:
         yield _NO_MORE_EVENTS
         return

@@ -6,4 +6,7 @@ import dagster as dg
 CORPUS_SHARDS = "corpus_shards"
 corpus_shards = dg.DynamicPartitionsDefinition(name=CORPUS_SHARDS)
 
+# Tags of a run over all partitions from one to another, in the order in which they were registered.
+RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
 GPU_POOL = "gpu"

@@ -88,19 +88,20 @@ def test_a_16_bit_layer_is_the_same_by_onednn_whether_it_may_use_16_bit_instruct
     monkeypatch.setattr(onednn, "cpu_multiplies_bfloat16", lambda: has_instructions)
     allowed: list[str] = []
     own = onednn.onednn_linear
-    monkeypatch.setattr(
-        onednn,
-        "onednn_linear",
-        lambda *a: (allowed.append(torch.backends.mkldnn.matmul.fp32_precision), own(*a))[1],  # type: ignore[attr-defined]
-    )
+
+    def seen(*arguments: Any) -> torch.Tensor:
+        allowed.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return own(*arguments)
+
+    monkeypatch.setattr(onednn, "onednn_linear", seen)
     torch.manual_seed(0)
     layer, x = SixteenBitLinear(torch.randn(48, 32), torch.randn(48) if bias else None), torch.randn(2, 7, 32)
-    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    before = torch.backends.mkldnn.matmul.fp32_precision
     with torch.inference_mode():
         found = OneDnnLinear(layer.weight, layer.bias)(x)
         torch.testing.assert_close(found, layer(x), atol=1e-5, rtol=1e-5)
     assert allowed == ["bf16" if has_instructions else before]
-    assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def test_what_was_replaced_can_be_put_back() -> None:

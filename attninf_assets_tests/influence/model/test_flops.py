@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from attninf_assets.influence.model.flops import ModelFlops, model_flops
-from attninf_assets.influence.model.head import BASE, Head
+from attninf_assets.influence.model.head import BASE, Head, HeadSet
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets_tests.support.tiny_models import N_LAYERS, WINDOW, tiny_model
 
+head_sets = st.frozensets(st.builds(Head, st.integers(0, N_LAYERS - 1), st.integers(0, 1)), max_size=4)
 lengths_ = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 
 
@@ -40,6 +41,23 @@ def test_visible_pairs_are_those_of_the_mask(lengths: list[int], window: int | N
     reach = 10**9 if window is None else window
     expected = sum(min(position + 1, reach) for length in lengths for position in range(length))
     assert one_layer.of(lengths, [BASE], n_predicted=0) == expected
+
+
+@given(lengths=lengths_, streams=st.lists(head_sets, min_size=1, max_size=5))
+def test_a_layer_counts_once_for_everything_that_streams_mask_up_to_it(
+    lengths: list[int], streams: list[HeadSet]
+) -> None:
+    model = ModelFlops(layers=(2.0, 3.0, 5.0), windows=(None, 2, None), pair=1.0, head=7.0)
+    work = set()  # (layer, all heads masked so far): to be done once
+    for heads in streams:
+        for layer in range(N_LAYERS):
+            work.add((layer, tuple(sorted(head for head in heads if head.layer <= layer))))
+    expected = 7.0 * 11 * len(set(streams))
+    for layer, _ in work:
+        for length in lengths:
+            for position in range(length):
+                expected += model.layers[layer] + min(position + 1, model.windows[layer] or length)
+    assert model.of(lengths, streams, n_predicted=11) == expected
 
 
 @given(lengths=lengths_, first=st.integers(0, N_LAYERS - 1))

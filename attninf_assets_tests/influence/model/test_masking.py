@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.influence.model.head import BASE, Head, first_masked_layer
+from attninf_assets.influence.model.head import BASE, Head
 from attninf_assets.influence.model.masking import head_mask_SH, running_mean_of_values
 
 CPU = torch.device("cpu")
@@ -13,14 +13,6 @@ head_sets = st.frozensets(st.builds(Head, st.integers(0, 5), st.integers(0, 3)),
 def test_heads_are_ordered_by_layer_then_index_and_named_for_people() -> None:
     assert sorted([Head(2, 0), Head(1, 3), Head(1, 2)]) == [Head(1, 2), Head(1, 3), Head(2, 0)]
     assert str(Head(18, 6)) == "L18H6"
-
-
-@given(streams=st.lists(head_sets, min_size=1, max_size=4))
-def test_no_stream_masks_below_the_first_masked_layer_and_one_masks_in_it(streams: list[frozenset[Head]]) -> None:
-    first = first_masked_layer(streams)
-    layers = [head.layer for heads in streams for head in heads]
-    assert (first is None) == (not layers)
-    assert first is None or (first in layers and all(layer >= first for layer in layers))
 
 
 @given(streams=st.lists(head_sets, min_size=1, max_size=4), layer=st.integers(0, 5))
@@ -35,7 +27,6 @@ def test_head_mask_marks_exactly_the_heads_of_each_stream_in_that_layer(
 
 
 def test_base_model_masks_nothing() -> None:
-    assert first_masked_layer([BASE, BASE]) is None
     assert head_mask_SH([BASE], layer=0, n_heads=4, device=CPU) is None
 
 

@@ -153,18 +153,56 @@ def test_a_pass_leaves_no_hook_behind() -> None:
     assert not any(layer._forward_pre_hooks for layer in model.model.model.layers)
 
 
-def test_the_trunk_below_the_first_masked_layer_is_computed_once() -> None:
-    model = streamed("llama")
+# Two that agree in layer 1 and differ in layer 2, one that differs from all below, the base model twice, one repeated.
+BRANCHING: list[HeadSet] = [
+    frozenset({Head(1, 0), Head(2, 1)}),
+    BASE,
+    frozenset({Head(0, 2), Head(1, 0)}),
+    frozenset({Head(1, 0)}),
+    frozenset({Head(2, 3)}),
+    BASE,
+    frozenset({Head(1, 0), Head(2, 1)}),
+]
+
+
+@pytest.mark.parametrize("mask", ["uniform", "zero"])
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_every_stream_of_a_branching_pass_equals_a_single_pass_of_that_stream(name: str, mask: Mask) -> None:
+    model = StreamedModel(tiny_model(name), share_trunk=name not in UNSHARED)
+    texts = documents(WINDOW * 3, 1, 9)
+    together = torch.cat(losses_of(model, texts, BRANCHING, mask=mask), dim=1)
+    for row, heads in zip(together, BRANCHING, strict=True):
+        [alone] = torch.cat(losses_of(model, texts, [heads], mask=mask), dim=1)
+        torch.testing.assert_close(row, alone, atol=TOLERANCE, rtol=0)
+    assert torch.equal(together[1], together[5])
+    assert torch.equal(together[0], together[6])
+    apart = torch.cdist(together, together)
+    assert {(a, b) for a, b in (apart < 0.05).nonzero().tolist() if a < b} == {(0, 6), (1, 5)}, "all others must differ"
+
+
+def test_streams_are_one_row_up_to_the_layer_in_which_they_differ() -> None:
+    assert rows_in_layers([BASE, frozenset({Head(1, 0)}), frozenset({Head(2, 0)})]) == [1, 2, 3]
+    assert rows_in_layers(BRANCHING) == [2, 3, 5]
+    assert rows_in_layers([BASE, BASE]) == [1, 1, 1]
+    assert rows_in_layers([frozenset({Head(0, 1)})]) == [1, 1, 1]
+
+
+def test_without_a_shared_trunk_distinct_streams_are_rows_of_their_own_throughout() -> None:
+    assert rows_in_layers(BRANCHING, share_trunk=False) == [5, 5, 5]
+
+
+def rows_in_layers(streams: Sequence[HeadSet], *, share_trunk: bool = True) -> list[int]:
+    model = streamed("llama", share_trunk=share_trunk)
     rows_entering: list[int] = []
 
     def note(_: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
         rows_entering.append(output.shape[0])
 
     handles = [layer.mlp.register_forward_hook(note) for layer in model.model.model.layers]
-    losses_of(model, documents(5), [BASE, frozenset({Head(1, 0)}), frozenset({Head(2, 0)})])
+    losses_of(model, documents(5), streams)
     for handle in handles:
         handle.remove()
-    assert rows_entering == [1, 3, 3]
+    return rows_entering
 
 
 def test_an_architecture_without_a_list_of_decoder_layers_is_refused_by_name() -> None:

@@ -185,6 +185,15 @@ def test_a_trunk_that_cannot_be_shared_is_not() -> None:
     assert not check(model).share_trunk
 
 
+def test_a_trunk_that_bears_one_split_and_no_second_is_not_shared() -> None:
+    """A model whose last layer adds what the one before it kept, row by row: rows that split in between have none."""
+    model = tiny_model("llama")
+    kept: list[torch.Tensor] = []
+    model.model.layers[1].register_forward_hook(lambda _, _args, out: kept.append(out))
+    model.model.layers[2].register_forward_hook(lambda _, _args, out: out + kept.pop())
+    assert not check(model).share_trunk
+
+
 @pytest.mark.sample
 def test_a_real_model_in_bfloat16_is_verified_though_its_tokens_are_noisy(sample_directory: Path) -> None:
     model = load_model(sample_directory, numeric_class="bfloat16", device=torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +11,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
-from attninf_assets.corpus.repair import plan_of, reindex, take_out
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
+from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
+from attninf_assets.selector.model_files import list_of
+from attninf_assets.selector.stored import current_fingerprint, pinned_model
 from attninf_assets.store.checksums import record_of
 from attninf_assets.store.damage import DamagedTableError
 from attninf_assets.store.retirement import retire_shard
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
+from attninf_assets.upkeep.inspection import find_damage
+from attninf_assets.upkeep.repair import mend, plan_of, reindex
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, put_back
 
 N_FLIPS = 40  # seeded; raise it for a longer search
@@ -90,7 +95,7 @@ def test_every_flipped_bit_is_noticed_and_its_file_alone_is_named(pipeline: Pipe
         at, bit = dice.choice(place), dice.randrange(8)
         flip(path, at, bit)
         found = scrub(pipeline.lake)
-        assert [f"{pipeline.lake.root.table_uri(damage.table)}/{damage.file}" for damage in found] == [str(path)], name
+        assert [f"{pipeline.lake.root.uri}/{damage.path}" for damage in found] == [str(path)], name
         flip(path, at, bit)
     assert scrub(pipeline.lake) == []
 
@@ -155,7 +160,7 @@ def test_a_damaged_index_stops_its_domain_with_the_command_that_ends_that(pipeli
 def test_a_repair_that_was_interrupted_is_finished_by_the_next(pipeline: Pipeline) -> None:
     before = everything(pipeline)
     Path(pipeline.lake.files("documents", where=_LETTERS_A)[0]).write_bytes(b"")
-    take_out(pipeline.lake, plan_of(pipeline.lake, scrub(pipeline.lake)))
+    mend(pipeline.lake, plan_of(pipeline.lake, scrub(pipeline.lake)))
     assert scrub(pipeline.lake) == []
     assert plan_of(pipeline.lake, []).reindex == ("letters.a",)
     assert attninf("repair", "--apply").exit_code == 0
@@ -167,7 +172,7 @@ def test_a_shard_whose_source_is_gone_is_named_and_does_not_stop_the_others(pipe
     for shard in ("a", "b"):
         Path(pipeline.lake.files("documents", where={"domain": "letters", "shard": shard})[0]).write_bytes(b"")
     plan = plan_of(pipeline.lake, scrub(pipeline.lake))
-    take_out(pipeline.lake, plan)
+    mend(pipeline.lake, plan)
     sources = corpus().open()
 
     def find(key: str) -> object:
@@ -180,12 +185,28 @@ def test_a_shard_whose_source_is_gone_is_named_and_does_not_stop_the_others(pipe
     assert set(pipeline.rows("documents")["shard"]) == {"b", "first"}
 
 
-def test_a_damaged_log_is_named_and_left_to_a_person(pipeline: Pipeline) -> None:
-    commit = Path(pipeline.lake.root.table_uri("thresholds")) / "_delta_log/00000000000000000001.json"
+def test_a_damaged_log_is_put_back_and_what_else_is_damaged_is_found_then(pipeline: Pipeline) -> None:
+    before = everything(pipeline)
+    commit = Path(pipeline.lake.root.table_uri("documents")) / "_delta_log/00000000000000000001.json"
+    sound = commit.read_bytes()
     flip(commit, 100, 0)
+    flip(Path(pipeline.lake.files("documents", where=_LETTERS_A)[0]), 50, 0)
+    assert attninf("repair").exit_code == 3
+    done = attninf("repair", "--apply")
+    assert done.exit_code == 0, done.output
+    assert f"tables/documents/_delta_log/{commit.name} was put back as it was copied" in done.stdout
+    assert "letters.a is indexed again" in done.stdout
+    assert commit.read_bytes() == sound
+    assert everything(pipeline)["documents"].equals(before["documents"])
+
+
+def test_a_damaged_log_of_which_no_copy_was_kept_is_named_and_left_to_a_person(pipeline: Pipeline) -> None:
+    shutil.rmtree(Path(pipeline.lake.root.uri) / "checksums/thresholds")
+    commit = Path(pipeline.lake.root.table_uri("thresholds")) / "_delta_log/00000000000000000001.json"
+    commit.write_bytes(commit.read_bytes()[:-10])
     done = attninf("repair", "--apply")
     assert done.exit_code == 3
-    assert "thresholds: its log is damaged, which no command mends" in done.stdout
+    assert "thresholds: its log is damaged, and no copy was kept" in done.stdout
     assert commit.exists()
 
 
@@ -203,3 +224,45 @@ def test_a_root_without_tables_is_bad_input(tmp_path: Path, finished: Pipeline) 
     done = attninf("repair", "--root", str(tmp_path))
     assert done.exit_code == 2
     assert done.stderr == f"attninf repair: {tmp_path}: no tables there; give --root or set ATTNINF_ROOT\n"
+
+
+def test_what_is_no_table_is_named_and_comes_back_by_what_repair_names(pipeline: Pipeline) -> None:
+    root = pipeline.lake.root
+    pipeline.run(["rescoring_preview"])
+    staged = StagedScores(root, "f", "letters", "a")
+    staged.add(pipeline.lake.read("scores", columns=STAGED_SCORES.names, where=_LETTERS_A))
+    model = pinned_model(root).directory
+    other = f"selectors/{64 * '0'}"  # pinned once, and in use no more
+    for path in root.list(model):
+        root.write_bytes(f"{other}/{path.rpartition('/')[2]}", root.read_bytes(path))
+    root.write_bytes(list_of(other), root.read_bytes(list_of(model)))
+    assert find_damage(pipeline.lake, thorough=True) == []
+    parts = [path for path in root.list("training_corpus") if path.endswith(".parquet")]
+    named: dict[str, str | None] = {
+        f"{model}/tokenizer.json": "selector_model",
+        "selectors/current.json": "retrieval_heads",
+        root.list("previews")[0]: "rescoring_preview",
+        parts[0]: "training_corpus",
+        root.list("selectors/detections")[0]: "",  # retrieval_heads makes it again
+        root.list(staged.directory)[0]: None,
+        f"{other}/model.safetensors": None,
+    }
+    before = {path: root.read_bytes(path) for path in named}
+    for path in named:
+        flip(Path(root.uri) / path, len(before[path]) // 2, 0)
+    assert {damage.path for damage in find_damage(pipeline.lake, thorough=True)} == set(named)
+    assert parts[0] not in {damage.path for damage in find_damage(pipeline.lake, thorough=False)}, "of the same size"
+
+    done = attninf("repair", "--apply")
+    assert done.exit_code == 0, done.output
+    assets = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
+    assert assets == [asset for asset in named.values() if asset]
+    for asset in assets:
+        pipeline.run([asset], config=PROBES)
+    assert find_damage(pipeline.lake, thorough=True) == []
+    assert attninf("repair").exit_code == 0
+    for path, asset in named.items():
+        assert root.exists(path) == (asset is not None), path
+        if asset not in {None, "rescoring_preview"}:
+            assert root.read_bytes(path) == before[path], path
+    assert current_fingerprint(root)

@@ -1,0 +1,1 @@
+"""Everything under the root looked at, and mended."""
