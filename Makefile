@@ -28,7 +28,7 @@ demo: environment
 
 ui: environment
 	@$(BIN)/dagster instance concurrency set gpu "$$($(BIN)/python -m attninf_assets.influence.runtime.devices)" > /dev/null
-	$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+	$(BIN)/python -m attninf_assets.ui --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 test: export DAGSTER_HOME := $(CURDIR)/.dagster
 test: environment browser

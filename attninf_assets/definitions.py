@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current
+from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current, selection_waits_for_no_shard
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
 from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
@@ -17,6 +17,7 @@ from attninf_assets.orchestration.assets.selector import (
     selector_model,
 )
 from attninf_assets.orchestration.automation.alerts import alert_sensors
+from attninf_assets.orchestration.automation.coverage_watch import coverage_job, coverage_watch
 from attninf_assets.orchestration.automation.new_shards import SHARDS_PER_RUN, ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
@@ -54,10 +55,15 @@ def definitions() -> dg.Definitions:
     automated = with_conditions(assets, settings.rescore, previewed=settings.budget is not None)
     return dg.Definitions(
         assets=[*external, *with_code_references(automated)],
-        asset_checks=[*CHECKS, every_shard_is_current],
-        jobs=[ingest_job, build_selector_job, select_and_mix_job, maintenance_job, retire_shards],
+        asset_checks=[*CHECKS, every_shard_is_current, selection_waits_for_no_shard],
+        jobs=[ingest_job, build_selector_job, select_and_mix_job, coverage_job, maintenance_job, retire_shards],
         schedules=[nightly_maintenance],
-        sensors=[new_shards, *rescoring_sensors(settings.rescore), *alert_sensors(settings.alert_webhook)],
+        sensors=[
+            new_shards,
+            coverage_watch,
+            *rescoring_sensors(settings.rescore),
+            *alert_sensors(settings.alert_webhook),
+        ],
         resources=resources,
         executor=living_in_process_executor,  # a process per run: a step of its own would load everything again
     )

@@ -1,4 +1,5 @@
-"""What 5,000 partitions cost: sensor and automation ticks, the partitions page, a backfill until its runs are created.
+"""What 5,000 partitions cost: sensor and automation ticks, the partitions page, a backfill until its runs are created,
+a renewal of the coverage.
 
     python -m benchmarks.bench_orchestration [partitions]
 
@@ -14,9 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
 from dagster._core.definitions.partitions.context import partition_loading_context
@@ -29,14 +32,24 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._time import get_current_datetime
 
+from attninf_assets.orchestration.assets.coverage import survey
+from attninf_assets.orchestration.automation.coverage_watch import coverage_watch
 from attninf_assets.orchestration.automation.new_shards import new_shards
+from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.orchestration.runs.shard_work import failure_reasons
+from attninf_assets.scores.progress import scoring_progress
+from attninf_assets.store.query import connect
+from attninf_assets.store.root import Root
+from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.tables import Lake
 from benchmarks.rigs.browser import find_chromium, open_page
 from benchmarks.rigs.live import live_system, prepare_home
 
 SCORES = dg.AssetKey("attention_influence_scores")
 N_DOMAINS = 10
+_READ_BY_PROGRESS = ("documents", "scores", "scoring_runs")
 N_RUNS = 50  # created for a backfill; each takes the daemon as long as the last
 
 
@@ -63,6 +76,7 @@ def main() -> None:
                 _page(home, keys)
                 _backfill(instance, workspace, keys[: 4 * N_RUNS])
                 _tick(f"automation tick, {4 * N_RUNS} partitions in queued runs", tick, 0)
+                _coverage(instance, Path(folder), keys)
 
 
 def _land(folder: Path, n_partitions: int) -> list[str]:
@@ -217,6 +231,45 @@ def _backfill(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, 
         for error in execute_backfill_iteration(workspace, logging.getLogger(__name__)):
             assert error is None, error
     print(f"{'runs':<62} {instance.get_runs_count():8,}")
+
+
+def _coverage(instance: dg.DagsterInstance, folder: Path, keys: list[str]) -> None:
+    """What a renewal of the coverage looks at, with a document and a score in every shard, and runs in the queue."""
+    lake = Lake(Root.at(folder / "root"))
+    columns = {
+        "domain": [key.partition(".")[0] for key in keys],
+        "shard": [key.partition(".")[2] for key in keys],
+        "doc_id": ["document"] * len(keys),
+        "text_sha256": ["0" * 64] * len(keys),
+    }
+    n = len(keys)
+    score = {
+        "n_tokens": [100] * n,
+        "loss_base": [1.0] * n,
+        "loss_reference": [2.0] * n,
+        "score": [1.0] * n,
+        "selector_fingerprint": ["earlier"] * n,
+        "scored_at": [datetime(2026, 1, 1, tzinfo=UTC)] * n,
+    }
+    source = {"source_uri": ["file"] * n, "source_row": [0] * n, "n_bytes": [400] * n}
+    with measured(f"(preparation: {n:,} shards in the tables)"):
+        lake.replace("documents", pa.table({**columns, **source}).select(TABLES["documents"].names))
+        lake.replace("scores", pa.table({**columns, **score}).select(TABLES["scores"].names))
+    corpus = resources_from(read_settings())["corpus"]
+    assert isinstance(corpus, CorpusResource)
+    with dg.build_sensor_context(instance=instance) as context, measured("tick of coverage_watch"):
+        coverage_watch(context)
+    for again in ("first", "again"):
+        with measured(f"coverage: states of {n:,} shards, {again}"):
+            found = survey(instance, corpus, lake, selector_fingerprint="in use")
+    assert len(found.states) == n
+    with measured("coverage: progress of documents and tokens"), connect(lake, *_READ_BY_PROGRESS) as connection:
+        progress = scoring_progress(
+            connection, lake.root, selector_fingerprint="in use", unfinished=found.not_current(), n_at_work=1
+        )
+    assert progress.tokens_left == 100 * n
+    with measured("coverage: why 50 partitions failed, of as many runs"):
+        failure_reasons(instance, SCORES, keys[: 4 * N_RUNS : 4])
 
 
 if __name__ == "__main__":

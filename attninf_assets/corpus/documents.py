@@ -11,6 +11,15 @@ NAME = re.compile(r"[a-z0-9_-]+")
 LONGEST_NAME = 200  # a name becomes a folder of the Delta tables, and a folder's name ends at 255 bytes
 
 
+class BadFileError(ValueError):
+    """A source file that cannot be read, or is not what it was when it was indexed. The message names it, and the row
+    where it is one row's fault."""
+
+    def __init__(self, message: str, *, uri: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.uri, self.row = uri, row
+
+
 @dataclass(frozen=True)
 class Shard:
     """A source file of a domain, and how to read it: the unit of work."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attninf_assets.corpus.bounds import LONGEST_ROW, batch_rows, require_inflation
-from attninf_assets.corpus.documents import Shard
+from attninf_assets.corpus.documents import BadFileError, Shard
 from attninf_assets.corpus.printable import shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.reopened_file import open_source
@@ -62,14 +62,17 @@ def _naming(shard: Shard) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ValueError(f"{shard.shown}: there is no such file (shard {shard.key})") from error
+        raise BadFileError(f"{shard.shown}: there is no such file (shard {shard.key})", uri=shard.uri) from error
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
             raise
-        raise ValueError(
+        raise BadFileError(
             f"{shard.shown}: cannot be read as {shard.format}; truncated, corrupt or not {shard.format}: "
-            f"{shortened(redacted(error))}"
+            f"{shortened(redacted(error))}",
+            uri=shard.uri,
         ) from error
+    except ValueError as error:
+        raise BadFileError(str(error), uri=shard.uri) from error
 
 
 def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from attninf_assets.corpus.documents import Document, Refusal, Shard
+from attninf_assets.corpus.documents import BadFileError, Document, Refusal, Shard
 from attninf_assets.corpus.formats import MISSING, Row, read_rows
 from attninf_assets.corpus.printable import shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
@@ -47,9 +47,11 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
         except _RowRefusedError as refused:
             n_refused += 1
             if n_refused > MOST_REFUSED:
-                raise ValueError(
+                raise BadFileError(
                     f"{shard.shown}: more than {MOST_REFUSED:,} rows cannot be documents, the last of them "
-                    f"row {row.index}: {refused}; is the file what the corpus file says?"
+                    f"row {row.index}: {refused}; is the file what the corpus file says?",
+                    uri=shard.uri,
+                    row=row.index,
                 ) from None
             yield Refusal(
                 domain=shard.domain,

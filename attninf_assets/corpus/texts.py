@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from attninf_assets.corpus.documents import Document, Shard
+from attninf_assets.corpus.documents import BadFileError, Document, Shard
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
@@ -39,9 +39,17 @@ def indexed_documents(
         if expected is None:
             continue
         if not isinstance(row, Document) or (row.doc_id, row.text_sha256) != expected:
-            raise ValueError(f"{shard.shown}: row {row.source_row} is no longer document {expected[0]!r}: {again}")
+            raise BadFileError(
+                f"{shard.shown}: row {row.source_row} is no longer document {expected[0]!r}: {again}",
+                uri=shard.uri,
+                row=row.source_row,
+            )
         yield row
         if not wanted:
             return
-    doc_id, _ = next(iter(wanted.values()))
-    raise ValueError(f"{shard.shown}: {len(wanted)} indexed rows are gone, document {doc_id!r} among them: {again}")
+    row, (doc_id, _) = next(iter(wanted.items()))
+    raise BadFileError(
+        f"{shard.shown}: {len(wanted)} indexed rows are gone, document {doc_id!r} among them: {again}",
+        uri=shard.uri,
+        row=row,
+    )

@@ -116,28 +116,37 @@ class _Chunk:
 
     documents: Sequence[TokenizedText]
     losses_SN: npt.NDArray[np.float64]  # sums over each document's tokens
+    left_N: npt.NDArray[np.int64]  # tokens of each document whose losses are still to come
     n_bytes: int
     n_tokens: int
     done_tokens: int = 0
 
     @classmethod
     def of(cls, documents: Sequence[TokenizedText]) -> "_Chunk":
-        n_bytes, n_tokens = sum(d.n_bytes for d in documents), sum(len(d.token_ids) for d in documents)
-        return cls(documents, np.zeros((2, len(documents))), n_bytes, n_tokens)
+        n_bytes, left_N = sum(d.n_bytes for d in documents), np.array([len(d.token_ids) for d in documents])
+        return cls(documents, np.zeros((2, len(documents))), left_N, n_bytes, int(left_N.sum()))
 
     def add(self, done: "_Pass", clock: ProgressClock) -> None:
         """Add the losses of a pass to its windows' documents."""
+        n_left = int(np.count_nonzero(self.left_N)) if self.done_tokens else len(self.documents)
         if done.losses_SR is None:
+            clock.advance(self.n_bytes, documents=n_left)
             return
         losses_SR = done.losses_SR.numpy().astype(np.float64)
         row = 0
         for window in done.windows:
             end = row + len(window.token_ids)
             self.losses_SN[:, window.document] += losses_SR[:, row:end].sum(axis=1)
+            self.left_N[window.document] -= len(window.token_ids)
             row = end
         before = self.n_bytes * self.done_tokens // self.n_tokens
         self.done_tokens += row
-        clock.advance(self.n_bytes * self.done_tokens // self.n_tokens - before, tokens=row, flops=done.flops)
+        clock.advance(
+            self.n_bytes * self.done_tokens // self.n_tokens - before,
+            tokens=row,
+            flops=done.flops,
+            documents=n_left - int(np.count_nonzero(self.left_N)),
+        )
 
     def scores(self) -> list[DocumentScore]:
         return [

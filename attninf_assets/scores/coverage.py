@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,18 @@ __all__ = [
     "PARTITION_STATES",
     "SHARD_STATES",
     "Coverage",
+    "WorkOnShards",
     "coverage_by_domain",
+    "indexed_shards",
     "partition_states",
     "require_coverage",
     "shard_states",
     "states_by_domain",
 ]
 
-SHARD_STATES = ("current", "stale", "missing", "failed", "not indexed", "source gone")
+SHARD_STATES = ("current", "running", "stale", "missing", "failed", "not indexed", "source gone")
+
+_MOST_NAMED = 20
 
 PARTITION_STATES = pa.schema(
     [
@@ -37,6 +41,17 @@ PARTITION_STATES = pa.schema(
         ]
     ]
 )
+
+
+@dataclass(frozen=True)
+class WorkOnShards:
+    """What is known of the runs that index and score: shards by key, and runs."""
+
+    indexed: Collection[str]  # indexed at some time
+    running: Collection[str]  # in a run that has not ended, be it queued
+    indexing_failed: Collection[str]  # last time
+    scoring_failed: Collection[str]  # last time
+    n_at_work: int  # runs that are scoring now, each on a device of its own
 
 
 @dataclass(frozen=True)
@@ -104,17 +119,36 @@ def partition_states(connection: duckdb.DuckDBPyConnection, *, selector_fingerpr
 
 
 def shard_states(
-    stored: pa.Table, *, registered: Iterable[str], failed: Collection[str], landed: Collection[str]
+    stored: pa.Table, *, registered: Iterable[str], landed: Collection[str], work: WorkOnShards
 ) -> dict[str, str]:
     """The state of every shard that is registered or stored, by key: one of SHARD_STATES.
 
     `stored` is what `partition_states` gives. A shard is `source gone` if it is not among the `landed` ones, whatever
-    else it is; `failed` if it is `stale` or `missing` and its last run failed; `not indexed` if it is registered only.
+    else it is; `failed` if its last indexing failed, so that nobody knows what its file holds, or if it is `stale` or
+    `missing` and its last scoring failed; `running` if it is not current and in a run; `not indexed` if it never was.
+    One of which every row was refused is `current`: there is nothing to score.
     """
-    states = dict.fromkeys(registered, "not indexed")
+    states = {key: "current" if key in work.indexed else "not indexed" for key in registered}
     states |= {f"{row['domain']}.{row['shard']}": row["state"] for row in stored.to_pylist()}
-    states |= {key: "failed" for key, state in states.items() if key in failed and state in ("stale", "missing")}
-    return states | {key: "source gone" for key in states if key not in landed}
+    return {key: _state(key, state, landed=landed, work=work) for key, state in states.items()}
+
+
+def _state(key: str, state: str, *, landed: Collection[str], work: WorkOnShards) -> str:
+    if key not in landed:
+        return "source gone"
+    if key in work.indexing_failed:
+        return "failed"
+    if state == "current":
+        return state
+    if key in work.running:
+        return "running"
+    return "failed" if state != "not indexed" and key in work.scoring_failed else state
+
+
+def indexed_shards(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """The keys of the shards that have a document in the view `documents`."""
+    rows = connection.execute("SELECT DISTINCT domain || '.' || shard FROM documents").fetchall()
+    return {key for (key,) in rows}
 
 
 def states_by_domain(states: Mapping[str, str]) -> dict[str, Counter[str]]:
@@ -125,11 +159,11 @@ def states_by_domain(states: Mapping[str, str]) -> dict[str, Counter[str]]:
     return counts
 
 
-def require_coverage(coverage: list[Coverage], *, at_least: float) -> None:
+def require_coverage(coverage: list[Coverage], *, at_least: float, never_indexed: Sequence[str] = ()) -> None:
     """Raise `ValueError` naming the domains of which less than `at_least` has a current score.
 
     Named, too, are domains with scores of documents that are no longer indexed, which could take a place in the
-    selection.
+    selection, and, where all is asked for, shards whose documents nobody knows, as they were `never_indexed`.
     """
     if not any(c.n_documents for c in coverage):
         raise ValueError("no documents are indexed: materialize raw_corpus and attention_influence_scores first")
@@ -144,4 +178,10 @@ def require_coverage(coverage: list[Coverage], *, at_least: float) -> None:
         raise ValueError(
             f"documents without a current score in {listed}: materialize their shards' attention_influence_scores, "
             f"or lower min_coverage below {min(c.share for c in short):.4f}"
+        )
+    if never_indexed and at_least >= 1:
+        more = f" and {len(never_indexed) - _MOST_NAMED:,} more" if len(never_indexed) > _MOST_NAMED else ""
+        raise ValueError(
+            f"shards that were never indexed: {', '.join(never_indexed[:_MOST_NAMED])}{more}: materialize their "
+            "raw_corpus, run the job retire_shards where a file is gone for good, or lower min_coverage below 1"
         )

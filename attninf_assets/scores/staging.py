@@ -18,7 +18,7 @@ from attninf_assets.store.damage import Damage
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 
-__all__ = ["STAGED_SCORES", "StagedScores", "damaged_chunks"]
+__all__ = ["STAGED_SCORES", "StagedScores", "damaged_chunks", "staged_shards"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -28,6 +28,13 @@ STAGED_SCORES = pa.schema(
         for column in ("doc_id", "text_sha256", "n_tokens", "loss_base", "loss_reference", "score", "scored_at")
     ]
 )
+
+
+def staged_shards(root: Root, selector_fingerprint: str) -> list[str]:
+    """The keys of the shards of which anything is staged under the selector."""
+    prefix = f"staging/{selector_fingerprint}/"
+    found = (path.removeprefix(prefix).split("/") for path in root.list(prefix.rstrip("/")) if _is_chunk(path))
+    return sorted({f"{domain}.{shard}" for domain, shard, _ in found})
 
 
 class StagedScores:
@@ -63,6 +70,11 @@ class StagedScores:
         same_as_next = reduce(pc.and_, (pc.equal(before[column], after[column]) for column in by_text))
         latest = np.append(~np.asarray(same_as_next, dtype=bool), np.ones(min(1, len(staged)), dtype=bool))
         return staged.filter(pa.array(latest))
+
+    def count(self) -> tuple[int, int]:
+        """The documents and the tokens that are staged. What two runs have staged of one document counts once."""
+        staged = self.read()
+        return len(staged), int(pc.sum(staged["n_tokens"]).as_py() or 0)
 
     def holds_any(self) -> bool:
         """Whether anything is staged."""

@@ -192,7 +192,7 @@ def test_a_document_holds_no_special_token_be_it_added_or_written_out(text: str)
 
 
 @pytest.mark.parametrize("n_documents", [1, 7, 40])
-def test_progress_ends_with_every_byte_and_every_token_done(n_documents: int) -> None:
+def test_progress_ends_with_every_byte_token_and_document_done(n_documents: int) -> None:
     texts = [f"é{s[:13]}" for s in sentences()[:n_documents]]
     reports: list[Progress | BudgetHalved] = []
     found = scored(texts, tokens_at_once=5, on_progress=reports.append)
@@ -202,6 +202,7 @@ def test_progress_ends_with_every_byte_and_every_token_done(n_documents: int) ->
     assert (last.unit, last.done, last.total) == ("bytes", n_bytes, n_bytes)
     assert last.peak_share is not None
     assert last.tokens == sum(score.n_tokens for score in found)
+    assert last.documents == n_documents
 
 
 def test_a_device_that_runs_out_of_memory_costs_no_document_and_changes_no_score() -> None:

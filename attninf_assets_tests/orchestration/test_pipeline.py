@@ -187,7 +187,7 @@ def test_a_source_that_changed_after_indexing_is_never_scored_under_the_old_id(p
     pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
     texts = pl.read_parquet(pipeline.directory / "source/letters/a.parquet")["text"].to_list()
     pipeline.write_shard("letters.a", [*texts[:7], "Swapped behind our back.", *texts[8:]])
-    with pytest.raises(ValueError, match=r"a\.parquet: row 7 is no longer document 'letters\.a-7'.*raw_corpus"):
+    with pytest.raises(dg.Failure, match=r"a\.parquet: row 7 is no longer document 'letters\.a-7'.*raw_corpus"):
         pipeline.run(["attention_influence_scores"], "letters.a")
 
 
@@ -238,11 +238,25 @@ def test_thresholds_wait_until_every_domain_is_complete(pipeline: Pipeline) -> N
     allowed = {"score_thresholds": {"config": {"min_coverage": 0.0}}}
     pipeline.run(["score_thresholds"], config=allowed)
     assert pipeline.rows("thresholds")["domain"].to_list() == ["letters"]
+    pipeline.run(["attention_influence_scores"], "notes.first")
+    with pytest.raises(ValueError, match=r"shards that were never indexed: letters\.b: materialize their raw_corpus"):
+        pipeline.run(["score_thresholds"])
+    said = materialized(pipeline.run(["score_thresholds"], config=allowed), "score_thresholds")
+    assert said["n_documents"] == 50
+    (waits,) = [
+        check
+        for check in pipeline.run(["score_thresholds"], config=allowed).get_asset_check_evaluations()
+        if check.check_name == "selection_waits_for_no_shard"
+    ]
+    assert not waits.passed
+    named = waits.metadata["waits_for"]
+    assert isinstance(named, dg.TableMetadataValue)
+    assert [dict(row.data) for row in named.records] == [{"shard": "letters.b", "state": "not indexed", "reason": ""}]
 
 
 def test_a_broken_shard_fails_alone(pipeline: Pipeline) -> None:
     (pipeline.directory / "source/letters/b.parquet").write_bytes(b"PAR1 but not for long")
-    with pytest.raises(ValueError, match=r"b\.parquet"):
+    with pytest.raises(dg.Failure, match=r"b\.parquet"):
         pipeline.run(["raw_corpus"], "letters.b")
     pipeline.run(["raw_corpus"], "notes.first")
     assert set(pipeline.rows("documents")["shard"]) == {"a", "first"}
@@ -292,18 +306,18 @@ def test_selection_and_mix_before_their_inputs_say_what_to_materialize(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = build_pipeline(tmp_path, monkeypatch)
-    with pytest.raises(ValueError, match="materialize retrieval_heads first"):
+    with pytest.raises(dg.Failure, match="materialize retrieval_heads first"):
         pipeline.run(["attention_influence_scores"], "letters.a")
     pipeline.run(SELECTOR, config=PROBES)
     for asset, first in [("selected_subset", "score_thresholds"), ("training_corpus", "score_thresholds")]:
         with pytest.raises(ValueError, match=f"materialize {first}"):
             pipeline.run([asset])
-    with pytest.raises(ValueError, match=r"letters\.a is not indexed: materialize raw_corpus"):
+    with pytest.raises(dg.Failure, match=r"letters\.a is not indexed: materialize raw_corpus"):
         pipeline.run(["attention_influence_scores"], "letters.a")
 
 
 def test_after_a_new_selector_the_old_selection_is_not_mixed(pipeline: Pipeline) -> None:
-    pipeline.run(SELECTION)
+    pipeline.run(SELECTION, config={"score_thresholds": {"config": {"min_coverage": 0.99}}})
     pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
     with pytest.raises(ValueError, match="not by the selector in use"):
         pipeline.run(["training_corpus"])
@@ -315,7 +329,7 @@ def test_a_selector_of_another_scoring_version_scores_nothing(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("attninf_assets.selector.stored.SCORING_VERSION", 999)
-    with pytest.raises(ValueError, match=r"scoring version 1, this code of 999: materialize retrieval_heads"):
+    with pytest.raises(dg.Failure, match=r"scoring version 1, this code of 999: materialize retrieval_heads"):
         pipeline.run(["attention_influence_scores"], "letters.a")
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from attninf_assets.scores.coverage import (
     PARTITION_STATES,
     SHARD_STATES,
+    Coverage,
+    WorkOnShards,
     coverage_by_domain,
     partition_states,
     require_coverage,
@@ -99,32 +101,55 @@ def test_scores_of_documents_that_left_or_changed_are_refused_whatever_the_cover
 _KEYS = [f"{domain}.{shard}" for domain in ("a", "ab", "b") for shard in "12"]
 
 
+_SOME_KEYS = st.sets(st.sampled_from(_KEYS))
+
+
 @settings(deadline=None)
 @given(
     stored=st.dictionaries(st.sampled_from(_KEYS), st.sampled_from(["current", "stale", "missing"])),
     registered=st.lists(st.sampled_from(_KEYS), unique=True),
-    failed=st.sets(st.sampled_from(_KEYS)),
-    landed=st.sets(st.sampled_from(_KEYS)),
+    landed=_SOME_KEYS,
+    work=st.builds(
+        WorkOnShards,
+        indexed=_SOME_KEYS,
+        running=_SOME_KEYS,
+        indexing_failed=_SOME_KEYS,
+        scoring_failed=_SOME_KEYS,
+        n_at_work=st.just(0),
+    ),
 )
 def test_a_shards_state_follows_from_its_own_facts_alone(
-    stored: dict[str, str], registered: list[str], failed: set[str], landed: set[str]
+    stored: dict[str, str], registered: list[str], landed: set[str], work: WorkOnShards
 ) -> None:
     rows = [dict(zip(("domain", "shard"), key.split("."), strict=True)) | {"state": stored[key]} for key in stored]
     table = pa.Table.from_pylist([row | {"n_documents": 1, "n_current": 0} for row in rows], schema=PARTITION_STATES)
-    states = shard_states(table, registered=registered, failed=failed, landed=landed)
+    states = shard_states(table, registered=registered, landed=landed, work=work)
     assert states.keys() == stored.keys() | set(registered)
     for key, state in states.items():
+        in_the_tables = stored.get(key, "current" if key in work.indexed else "not indexed")
         if key not in landed:
             assert state == "source gone"
-        elif key not in stored:
-            assert state == "not indexed"
-        elif key in failed and stored[key] != "current":
+        elif key in work.indexing_failed:
+            assert state == "failed"
+        elif in_the_tables != "current" and key in work.running:
+            assert state == "running"
+        elif in_the_tables in ("stale", "missing") and key in work.scoring_failed:
             assert state == "failed"
         else:
-            assert state == stored[key]
+            assert state == in_the_tables
     assert set(states.values()) <= set(SHARD_STATES)
     counts = states_by_domain(states)
     assert list(counts) == sorted({key.split(".")[0] for key in states})
     for domain, by_state in counts.items():
         for state in SHARD_STATES:
             assert by_state[state] == sum(states[key] == state for key in states if key.startswith(f"{domain}."))
+
+
+def test_shards_that_were_never_indexed_are_refused_by_name_where_all_is_asked_for() -> None:
+    complete = [Coverage("x", 3, 3)]
+    require_coverage(complete, at_least=1.0)
+    require_coverage(complete, at_least=0.99, never_indexed=["x.b"])
+    with pytest.raises(ValueError, match=r"shards that were never indexed: x\.b, y\.a: materialize their raw_corpus"):
+        require_coverage(complete, at_least=1.0, never_indexed=["x.b", "y.a"])
+    with pytest.raises(ValueError, match=r"x\.19 and 5 more: "):
+        require_coverage(complete, at_least=1.0, never_indexed=[f"x.{n:02}" for n in range(25)])

@@ -13,7 +13,7 @@ from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 
 SCORES = "attention_influence_scores"
-PREVIEW, COVERAGE = "rescoring_preview", "score_coverage"
+PREVIEW = "rescoring_preview"
 DOWNSTREAM = {"score_thresholds", "selected_subset", "training_corpus"}
 
 

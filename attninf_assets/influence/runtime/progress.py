@@ -19,7 +19,10 @@ class BudgetHalved:
 
 @dataclass(frozen=True)
 class Progress:
-    """A report on work under way. `total` and `done` count `unit`s; rates are over the whole work so far."""
+    """A report on work under way. `total` and `done` count `unit`s; rates are over the whole work so far.
+
+    Where whole documents are counted, `unit`s are only what the share is told by: documents and tokens are shown.
+    """
 
     unit: str
     done: int
@@ -28,6 +31,7 @@ class Progress:
     seconds: float
     seconds_waiting: float = 0.0  # spent waiting for the next text: the device was idle no longer than that
     peak_share: float | None = None  # useful FLOP/s over the device's own matrix-product peak, measured
+    documents: int | None = None  # whole ones done
 
     @property
     def tokens_per_second(self) -> float:
@@ -48,8 +52,14 @@ class Progress:
         share = self.done / self.total if self.total else 1.0
         peak = f" ({self.peak_share:.0%} of the peak)" if self.peak_share is not None else ""
         idle = f", {self.idle_share:.0%} of them waiting for text" if self.idle_share >= 0.01 else ""
+        if self.documents is None:
+            done = f"{self.done:,} of {self.total:,} {self.unit}"
+        elif self.done in (0, self.total):
+            done = f"{self.documents:,} documents, {self.tokens:,} tokens"
+        else:
+            done = f"{self.documents:,} documents, {self.tokens:,} of about {self.tokens / share:,.0f} tokens"
         return (
-            f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s{peak}, "
+            f"{done} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s{peak}, "
             f"{self.seconds:.0f} s so far{idle}, about {self.seconds_left:.0f} s left"
         )
 
@@ -79,11 +89,16 @@ class ProgressClock:
         self._unit, self._total, self._every, self._peak_flops = unit, total, every, peak_flops
         self.report = on_progress
         self._done = self._tokens = 0
+        self._documents: int | None = None
         self._flops = self._waiting = 0.0
         self._started = self._reported = time.monotonic()
 
-    def advance(self, done: int, *, tokens: int = 0, flops: float = 0.0) -> None:
-        """Count `done` more units, worth `tokens` tokens and `flops` useful FLOPs of computation."""
+    def advance(self, done: int, *, tokens: int = 0, flops: float = 0.0, documents: int | None = None) -> None:
+        """Count `done` more units, worth `tokens` tokens and `flops` useful FLOPs of computation.
+
+        `documents`: how many were finished with them, where documents are counted."""
+        if documents is not None:
+            self._documents = (self._documents or 0) + documents
         self._done += done
         self._tokens += tokens
         self._flops += flops
@@ -98,4 +113,6 @@ class ProgressClock:
 
     def _progress(self, seconds: float) -> Progress:
         share = self._flops / (seconds * self._peak_flops) if self._peak_flops and seconds else None
-        return Progress(self._unit, self._done, self._total, self._tokens, seconds, self._waiting, share)
+        return Progress(
+            self._unit, self._done, self._total, self._tokens, seconds, self._waiting, share, self._documents
+        )

@@ -5,20 +5,21 @@ from collections import Counter
 import dagster as dg
 
 from attninf_assets.mixture.verification import verify_training_corpus
-from attninf_assets.orchestration.assets.coverage import score_coverage, states_of_shards
+from attninf_assets.orchestration.assets.coverage import Survey, score_coverage, survey
 from attninf_assets.orchestration.assets.mixture import training_corpus
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, SCORE_CHECKS
 from attninf_assets.orchestration.assets.recomputation import RECOMPUTED_SCORES_AGREE
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
-from attninf_assets.orchestration.display.metadata import as_json, rounded
+from attninf_assets.orchestration.display.metadata import as_json, records, rounded
 from attninf_assets.scores.coverage import SHARD_STATES
 from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
 from attninf_assets.selector.stored import current_detection, current_fingerprint
 from attninf_assets.store.query import connect, count_rows
 
 _WARN = dg.AssetCheckSeverity.WARN
+_NAMED = 50  # shards that a check names
 
 
 @dg.asset_check(asset=retrieval_heads, blocking=True)
@@ -107,12 +108,43 @@ CHECKS = [
 def every_shard_is_current(
     context: dg.AssetCheckExecutionContext, corpus: CorpusResource, lake: LakeResource
 ) -> dg.AssetCheckResult:
-    """Every shard that is registered is scored by the selector in use, and its file is there."""
+    """Every shard that is registered is scored by the selector in use, its file is there, and was indexed last time."""
     tables = lake.tables()
-    fingerprint = current_fingerprint(tables.root)
-    total = Counter(states_of_shards(context.instance, corpus, tables, selector_fingerprint=fingerprint).values())
+    shards = survey(context.instance, corpus, tables, selector_fingerprint=current_fingerprint(tables.root))
+    total = Counter(shards.states.values())
     return dg.AssetCheckResult(
         passed=set(total) <= {"current"},
         severity=_WARN,
-        metadata={f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},
+        metadata={
+            "not_current": records(_named(shards, shards.not_current(), context.instance)),
+            **{f"shards_{state.replace(' ', '_')}": total[state] for state in SHARD_STATES},
+        },
     )
+
+
+@dg.asset_check(asset=score_thresholds)
+def selection_waits_for_no_shard(
+    context: dg.AssetCheckExecutionContext, corpus: CorpusResource, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """No shard holds a selection back: each was indexed, is scored by the selector in use, and did not fail last time.
+
+    With this, a selection is requested by itself; by hand it is refused for the same shards, but for those whose scores
+    are current. The shards waited for are named."""
+    tables = lake.tables()
+    shards = survey(context.instance, corpus, tables, selector_fingerprint=current_fingerprint(tables.root))
+    waited_for = [key for key in shards.not_current() if shards.states[key] != "source gone"]
+    waited_for += sorted(set(shards.work.scoring_failed).difference(waited_for))
+    return dg.AssetCheckResult(
+        passed=not waited_for,
+        severity=_WARN,
+        metadata={
+            "waits_for": records(_named(shards, waited_for, context.instance)),
+            "shards_waited_for": len(waited_for),
+        },
+    )
+
+
+def _named(shards: Survey, keys: list[str], instance: dg.DagsterInstance) -> list[dict[str, str]]:
+    """The first of these shards, each with its state and, where it failed, the reason."""
+    reasons = {row["shard"]: f"{row['failed']}: {row['reason']}" for row in shards.failures(instance, at_most=_NAMED)}
+    return [{"shard": key, "state": shards.states[key], "reason": reasons.get(key, "")} for key in keys[:_NAMED]]

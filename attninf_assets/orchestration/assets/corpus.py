@@ -10,7 +10,7 @@ from attninf_assets.orchestration.connections.resources import CorpusResource, L
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import quantiles
 from attninf_assets.orchestration.display.text import quoted
-from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition
+from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, numbered
 from attninf_assets.orchestration.runs.partitions import corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 
@@ -43,7 +43,7 @@ def raw_corpus(context: dg.AssetExecutionContext, corpus: CorpusResource, lake: 
         stored = index_and_store(tables, shard, storage_options=sources.storage_options)
         indexed = stored.indexed
         context.log.info(
-            f"{shard.shown}: {indexed.n_documents:,} documents "
+            f"{numbered(context, key)}: {shard.shown}: {indexed.n_documents:,} documents "
             f"{'indexed' if stored.changed else 'found unchanged'}, "
             f"{indexed.n_refused:,} rows refused"
         )

@@ -17,7 +17,12 @@ from attninf_assets.orchestration.connections.resources import CorpusResource, C
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, DEVICE_TIME, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import quantiles, records, reporter, rounded
 from attninf_assets.orchestration.display.plots import score_histogram
-from attninf_assets.orchestration.runs.partition_runs import PartitionEvents, each_partition, every_partition_concerned
+from attninf_assets.orchestration.runs.partition_runs import (
+    PartitionEvents,
+    each_partition,
+    every_partition_concerned,
+    numbered,
+)
 from attninf_assets.orchestration.runs.partitions import GPU_POOL, corpus_shards
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.cost import cost_of
@@ -64,9 +69,9 @@ def attention_influence_scores(
             selector,
             load=load,
             storage_options=sources.storage_options,
-            on_progress=reporter(context.log, key),
+            on_progress=reporter(context.log, numbered(context, key)),
         )
-        context.log.info(f"{key}: {_story(scores)}")
+        context.log.info(f"{numbered(context, key)}: {_story(scores)}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(content_digest(scores.table, selector_fingerprint=selector.fingerprint)),
             metadata={
@@ -102,14 +107,20 @@ def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "E
 
 
 def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:
-    """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions."""
-    spent = cost_of(scores.tokens_scored, scores.seconds, price_per_device_hour=cost.price_per_device_hour)
-    return {
+    """What the partition holds and what this run did for it, in numbers: Dagster plots them over the partitions.
+
+    Where no document was scored nothing was measured: a zero would stand in the plots in place of what scoring took."""
+    done: dict[str, float] = {
         "dagster/partition_row_count": len(scores.table),
         "documents_scored": scores.n_scored,
         "documents_resumed": scores.n_resumed,
         "documents_reused": scores.n_reused,
         "tokens": scores.n_tokens,
+    }
+    if not scores.n_scored:
+        return done
+    spent = cost_of(scores.tokens_scored, scores.seconds, price_per_device_hour=cost.price_per_device_hour)
+    return done | {
         "tokens_scored": scores.tokens_scored,
         "seconds_scoring": round(scores.seconds, 3),
         "tokens_per_second": round(spent.tokens_per_second, 1),

@@ -14,7 +14,8 @@ from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, ta
 from attninf_assets.orchestration.display.metadata import records, rounded
 from attninf_assets.orchestration.display.plots import score_distributions
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.scores.coverage import coverage_by_domain, require_coverage
+from attninf_assets.orchestration.runs.shard_work import never_indexed
+from attninf_assets.scores.coverage import coverage_by_domain, indexed_shards, require_coverage
 from attninf_assets.selection.summary import sampled_scores, selected_by_domain
 from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest
 from attninf_assets.selection.verification import require_thresholds_of_the_scores
@@ -30,7 +31,9 @@ class SelectionConfig(dg.Config):
         default="documents", description="Whether the fraction counts documents, as in the paper, or their tokens."
     )
     min_coverage: float = Field(
-        default=1.0, description="Least share of a domain's documents that must have a current score."
+        default=1.0,
+        description="Least share of a domain's documents that must have a current score. At 1, every registered shard "
+        "must have been indexed, too.",
     )
 
 
@@ -57,7 +60,11 @@ def score_thresholds(
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "documents", "scores") as connection:
         coverage = coverage_by_domain(connection, selector_fingerprint=fingerprint)
-        require_coverage(coverage, at_least=config.min_coverage)
+        require_coverage(
+            coverage,
+            at_least=config.min_coverage,
+            never_indexed=never_indexed(context.instance, indexed=indexed_shards(connection)),
+        )
         thresholds = find_thresholds(
             connection, selector_fingerprint=fingerprint, fraction=config.fraction, budget=config.budget
         )

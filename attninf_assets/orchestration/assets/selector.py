@@ -19,7 +19,13 @@ from attninf_assets.orchestration.display.catalog import (
     OWNERS,
     table_metadata,
 )
-from attninf_assets.orchestration.display.metadata import as_json, detection_metadata, quantiles, reporter
+from attninf_assets.orchestration.display.metadata import (
+    as_json,
+    detection_metadata,
+    detection_story,
+    quantiles,
+    reporter,
+)
 from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.orchestration.runs.partitions import GPU_POOL
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
@@ -205,6 +211,8 @@ def retrieval_heads(
     )
     if built.reused:
         context.log.info("model, probes and settings are those of an earlier detection: its heads are used again")
+    for line in detection_story(built.detection):
+        context.log.info(line)
     fingerprint = built.selector.fingerprint
     head_scores = head_scores_table(built.selector, built.detection.detection)
     tables.replace("head_scores", head_scores, where={"selector_fingerprint": fingerprint})

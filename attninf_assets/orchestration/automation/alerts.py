@@ -28,12 +28,14 @@ def alert_sensors(webhook: SecretStr | None) -> list[dg.SensorDefinition]:
     return [] if webhook is None else [alert_on_failure]
 
 
-@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Posts every failed run to the webhook in ATTNINF_ALERT_WEBHOOK, as Slack, Mattermost and others take "
+    "it.\n\nA run that Dagster launches again is passed over: its last try is reported. What cannot be delivered fails "
+    "the tick and is not sent later.",
+)
 def alert_on_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """Posts every failed run to the webhook in ATTNINF_ALERT_WEBHOOK, as Slack, Mattermost and others take it.
-
-    A run that Dagster launches again is passed over: its last try is reported. What cannot be delivered fails the tick
-    and is not sent later."""
+    """The alert of one failed run. Raises `AlertError` where it was not delivered."""
     run = context.dagster_run
     if run.tags.get(_WILL_RETRY) == "true":
         return dg.SkipReason(f"run {run.run_id} is launched again")
@@ -93,6 +95,9 @@ def _message(run: dg.DagsterRun, failed_steps: Any, failure: dg.DagsterEvent) ->
 
 
 def _reason(step: dg.DagsterEvent) -> str:
+    told = step.step_failure_data.user_failure_data
+    if told is not None and told.description:
+        return told.description.strip()
     error = step.step_failure_data.error
     if error is None:
         return "no error recorded"

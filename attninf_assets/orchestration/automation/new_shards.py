@@ -11,26 +11,32 @@ from attninf_assets.corpus.documents import LandedShard
 from attninf_assets.orchestration.assets.corpus import SOURCE_VERSION, raw_corpus
 from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG, corpus_shards
+from attninf_assets.orchestration.runs.shard_work import INGEST_JOB
 
 SHARDS_PER_TICK = 100
 SHARDS_PER_RUN = 25  # indexed by one run: it costs seconds before its first shard, and a shard a fraction of one
 _NAMED = 5  # shards named in a message
 
 ingest_job = dg.define_asset_job(
-    "ingest_shards",
+    INGEST_JOB,
     selection=dg.AssetSelection.assets(raw_corpus),
     description="Index shards: raw_corpus for each.",
 )
 
 
-@dg.sensor(job=ingest_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job=ingest_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Registers the partition of every new file under the corpus file's globs and requests its indexing; "
+    "100 a tick, up to 25 of them by one run.\n\n"
+    "On from the first start: indexing needs no device and copies no text. A file is left alone while "
+    "it is being written; one that was replaced is indexed again; one that is gone is named in the tick's message, and "
+    "its partition stays until `retire_shards` is run. No version of a file is requested twice, so a failure is not "
+    "looped.",
+)
 def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult:
-    """Registers the partition of every new file under the corpus file's globs and requests its indexing; 100 a tick,
-    up to 25 of them by one run.
-
-    On from the first start: indexing needs no device and copies no text. A file is left alone while it is being
-    written; one that was replaced is indexed again; one that is gone is named in the tick's message, and its partition
-    stays until `retire_shards` is run. No version of a file is requested twice, so a failure is not looped."""
+    """Requests for what is new or replaced, at most `SHARDS_PER_TICK`; the cursor remembers what was seen."""
     registered = context.instance.get_dynamic_partitions(CORPUS_SHARDS)
     known = set(registered)
     found = arrivals(

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
+from attninf_assets.orchestration.assets.coverage import rescoring_preview
 from attninf_assets.orchestration.assets.mixture import training_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
-from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.settings import RescorePolicy
 
 NIGHTLY_AT = "0 2 * * *"  # UTC
@@ -21,7 +20,6 @@ NIGHTLY_AT = "0 2 * * *"  # UTC
 _AUTOMATED = [
     rescoring_preview,
     attention_influence_scores,
-    score_coverage,
     score_thresholds,
     selected_subset,
     training_corpus,
@@ -40,7 +38,6 @@ def with_conditions(
     rescore = _rescore_nightly() if policy is RescorePolicy.NIGHTLY else _rescore_at_once()
     conditions = {
         attention_influence_scores.key: rescore & _previewed() if previewed else rescore,
-        score_coverage.key: _when_quiet(rescore),
         score_thresholds.key: _when_complete(),
         selected_subset.key: _after(score_thresholds),
         training_corpus.key: _after(selected_subset),
@@ -124,13 +121,20 @@ def _rescore_nightly() -> dg.AutomationCondition:
 def _when_complete() -> dg.AutomationCondition:
     """Scores changed, and no shard of the corpus is unscored, waiting, failed or at work.
 
-    The documents are read as well, but what becomes of them is waited for in their scores."""
+    The documents are read as well, but what becomes of them is waited for in their scores; a shard that was never
+    indexed was never scored. The check `selection_waits_for_no_shard` names the shards waited for."""
     AC = dg.AutomationCondition
     scores = dg.AssetSelection.assets(attention_influence_scores)
     waiting = _waiting_since(_changed(scores), label="scores_changed")
     never_made = _never_made() & AC.any_deps_match(~AC.missing()).allow(scores)
-    unfinished = AC.missing() | AC.in_progress() | AC.execution_failed() | _waiting()
-    complete = ~AC.any_deps_match(unfinished).allow(scores) & ~AC.in_progress()
+    unfinished = (
+        AC.missing().with_label("never_indexed_or_never_scored")
+        | AC.in_progress()
+        | AC.execution_failed().with_label("failed")
+        | _waiting()
+    )
+    waits_for = AC.any_deps_match(unfinished).allow(scores).with_label("waits_for_a_shard")
+    complete = ~waits_for & ~AC.in_progress()
     return ((waiting | never_made) & complete).with_label("every_shard_is_scored_by_one_selector")
 
 
@@ -143,15 +147,6 @@ def _after(trigger: dg.AssetsDefinition) -> dg.AutomationCondition:
 
 def _after_its_inputs() -> dg.AutomationCondition:
     return ((_waiting() | _never_made()) & _idle()).with_label("after_its_inputs")
-
-
-def _when_quiet(rescore: dg.AutomationCondition) -> dg.AutomationCondition:
-    """Something changed, there is a selector, and nothing is being indexed or scored or requested in this tick."""
-    AC = dg.AutomationCondition
-    no_selector = AC.any_deps_match(AC.missing()).allow(dg.AssetSelection.assets(retrieval_heads))
-    requested_now = AC.any_deps_match(rescore).allow(dg.AssetSelection.assets(attention_influence_scores))
-    quiet = ~requested_now & ~AC.any_deps_in_progress() & ~AC.in_progress()
-    return ((_waiting() | _never_made()) & ~no_selector & quiet).with_label("when_quiet")
 
 
 def _previewed() -> dg.AutomationCondition:

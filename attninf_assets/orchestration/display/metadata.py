@@ -48,6 +48,19 @@ def reporter(log: dg.DagsterLogManager, subject: str | None = None) -> Callable[
     return lambda progress: log.info(printable(progress if subject is None else f"{subject}: {progress}"))
 
 
+def detection_story(found: Detection) -> list[str]:
+    """The heads found and what masking them did, as lines of a log."""
+    detection, evidence = found.detection, found.evidence
+    base, masked = evidence.base, evidence.reference
+    return [
+        f"{len(detection.retrieval_heads):,} retrieval heads of {detection.scores_LH.size:,}, found on "
+        f"{detection.n_counted:,} of {detection.n_probes:,} probes: {', '.join(map(str, detection.retrieval_heads))}",
+        f"answer loss on {evidence.n_probes:,} probes, nats per token: base model {base.loss:.2f}, these heads masked "
+        f"{masked.loss:.2f}, random heads masked {base.loss + evidence.random_effect:.2f} (median)",
+        f"answer tokens right: base model {base.token_accuracy:.0%}, these heads masked {masked.token_accuracy:.0%}",
+    ]
+
+
 def detection_metadata(found: Detection) -> dict[str, Any]:
     """What a person wants to see of a head detection: the map, the chosen heads, and whether they matter."""
     detection, evidence = found.detection, found.evidence

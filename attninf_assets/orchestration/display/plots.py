@@ -92,7 +92,7 @@ def score_distributions(
 
 def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
     """Shards of each domain by state, as stacked bars."""
-    colours = [_BLUE, _ORANGE, _GREY, "#b03a3a", "#d8dce2", "#5b5f66"]
+    colours = [_BLUE, "#4f9d69", _ORANGE, _GREY, "#b03a3a", "#d8dce2", "#5b5f66"]
     figure = _figure(6.0, 0.4 * len(shards) + 1.2)
     axes = figure.subplots()
     domains = sorted(shards, reverse=True)
@@ -104,7 +104,7 @@ def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadat
         left = left + counts
     axes.set(xlabel="shards")
     if shards:
-        figure.legend(loc="outside upper center", ncols=6, fontsize=8, frameon=False)
+        figure.legend(loc="outside upper center", ncols=7, fontsize=8, frameon=False)
     return _markdown(figure, "shards of each domain by the state of their scores")
 
 

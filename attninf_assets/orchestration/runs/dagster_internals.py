@@ -21,10 +21,14 @@ Links to the code, in `display/code_references`:
 
 - `DecoratedOpFunction`: what an asset's op computes by; its `decorated_fn` is the function as it was written.
 
+Which run tried a partition last, in `shard_work`: the event log storage is asked by
+`get_latest_asset_partition_materialization_attempts_without_materializations(asset)`.
+
 What a check said last, in `check_history`:
 
-- `COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES`: of the records that hold a result. The event log storage is asked
-  by `get_asset_check_execution_history(check, limit=, status=)`, which no public method of the instance offers.
+- `COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES`, `AssetCheckExecutionRecordStatus`: of the records that hold a
+  result. The event log storage is asked by `get_asset_check_execution_history(check, limit=, status=)` and
+  `get_asset_check_partition_info([check])`, which no public method of the instance offers.
 """
 
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
@@ -41,7 +45,10 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecordStatus,
+)
 
 __all__ = [
     "CHECKED_AGAINST",
@@ -53,6 +60,7 @@ __all__ = [
     "NULL_EVENT_POINTER",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "AssetCheckEvaluationTargetMaterializationData",
+    "AssetCheckExecutionRecordStatus",
     "CheckRunHealthResult",
     "DecoratedOpFunction",
     "LaunchRunContext",

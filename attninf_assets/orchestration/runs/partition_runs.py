@@ -5,18 +5,25 @@ So such an asset emits each partition's materialization itself, as soon as the p
 that Dagster gives a run of that partition alone, and then a result that makes no materializations.
 """
 
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
+from typing import Any
 
 import dagster as dg
 
+from attninf_assets.corpus.documents import BadFileError
 from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.runs import dagster_internals as internals
-from attninf_assets.orchestration.runs.partitions import corpus_shards
+from attninf_assets.orchestration.runs.check_history import last_verdicts
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, corpus_shards
+from attninf_assets.orchestration.runs.retries import is_transient
 from attninf_assets.store.uris import redacted
 
 PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult]
@@ -24,6 +31,11 @@ PartitionEvents = Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | d
 _NO_MORE_EVENTS: dg.MaterializeResult[None] = dg.MaterializeResult(
     metadata={internals.SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 )
+
+
+FAILED_PARTITIONS = "failed_partitions"  # metadata of a failed run: partition, file, row, reason
+_MOST_NAMED = 100  # partitions in the table of all
+_LONGEST_FOUND = 200  # characters of what a check found in one of them
 
 
 @dataclass(frozen=True)
@@ -35,16 +47,79 @@ class PartitionCheck:
 
     def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
         """The check of one partition, as an event about the partition's last materialization."""
-        return _evaluation(instance, self.asset, self.judge.__name__, key, self.judge(key, lake))
+        return self._event(instance, key, self.judge(key, lake))
+
+    def evaluations_of_all(self, instance: dg.DagsterInstance, lake: LakeResource) -> Iterator[dg.AssetCheckEvaluation]:
+        """The check of every partition that was ever materialized: the whole in one event, which is the run's own.
+
+        In its table partitions that do not pass stand first, those that only warn after the others; one that cannot be
+        judged has failed. What the UI lists is the last verdict on each partition, so there is an event for each whose
+        verdict is new, those that do not pass last. The latest is what the check's page shows: it has the table, too.
+        """
+        registered = instance.get_dynamic_partitions(CORPUS_SHARDS)
+        made = instance.get_materialized_partitions(self.asset)
+        found = {key: self._judged(key, lake) for key in registered if key in made}
+        not_passed = sorted(
+            (key for key, result in found.items() if not result.passed),
+            key=lambda key: (found[key].severity is not dg.AssetCheckSeverity.ERROR, key),
+        )
+        passed = [key for key, result in found.items() if result.passed]
+        told: dict[str, Any] = {
+            "partitions": len(found),
+            "partitions_not_passed": len(not_passed),
+            "by_partition": records([_told(key, found[key]) for key in [*not_passed, *passed][:_MOST_NAMED]]),
+        }
+        summary = f"{len(not_passed):,} of {len(found):,} partitions do not pass"
+        yield dg.AssetCheckEvaluation(
+            asset_key=self.asset,
+            check_name=self.judge.__name__,
+            passed=not not_passed,
+            severity=found[not_passed[0]].severity if not_passed else dg.AssetCheckSeverity.ERROR,
+            description=summary,
+            metadata=told,
+        )
+        before = last_verdicts(instance, dg.AssetCheckKey(self.asset, self.judge.__name__))
+        new = [key for key in [*passed, *reversed(not_passed)] if before.get(key) != found[key].passed]
+        if new and not_passed and new[-1] != not_passed[0]:
+            new.append(not_passed[0])  # the worst is what the page shows
+        for key in new[:-1]:
+            yield self._event(instance, key, found[key])
+        for key in new[-1:]:
+            yield self._event(instance, key, found[key], of_all=told, description=summary)
+
+    def _event(
+        self,
+        instance: dg.DagsterInstance,
+        key: str,
+        result: dg.AssetCheckResult,
+        *,
+        of_all: Mapping[str, Any] = MappingProxyType({}),
+        description: str | None = None,
+    ) -> dg.AssetCheckEvaluation:
+        told = result._replace(
+            description=description or result.description, metadata={**(result.metadata or {}), **of_all}
+        )
+        return _evaluation(instance, self.asset, self.judge.__name__, key, told)
+
+    def _judged(self, key: str, lake: LakeResource) -> dg.AssetCheckResult:
+        try:
+            return self.judge(key, lake)
+        except Exception as error:  # one partition that cannot be judged is no reason to leave the others
+            return dg.AssetCheckResult(
+                passed=False, metadata={"error": f"{type(error).__name__}: {printable(redacted(error), lines=True)}"}
+            )
 
     def definition(self) -> dg.AssetChecksDefinition:
-        """The asset check for Dagster, which judges all partitions of a run."""
+        """The asset check for Dagster: of all partitions of a run, or of the whole asset in a run of no partition."""
 
         def evaluated(
             context: dg.AssetCheckExecutionContext, lake: LakeResource
         ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
-            for key in context.partition_keys:
-                yield self.evaluation(context.instance, key, lake)
+            if context.has_partition_key or context.has_partition_key_range:
+                for key in context.partition_keys:
+                    yield self.evaluation(context.instance, key, lake)
+            else:
+                yield from self.evaluations_of_all(context.instance, lake)
             yield dg.Output(None)
 
         with warnings.catch_warnings():
@@ -56,6 +131,18 @@ class PartitionCheck:
                 partitions_def=corpus_shards,
             )
             return check(evaluated)  # type: ignore[arg-type]  # a stream of events is as welcome as a result
+
+
+def _told(key: str, result: dg.AssetCheckResult) -> dict[str, str]:
+    """A partition's row in the table of all."""
+    verdict = "passed" if result.passed else result.severity.value.lower()
+    found = ", ".join(f"{name}: {_short(value.value)}" for name, value in (result.metadata or {}).items())
+    return {"partition": key, "result": verdict, "found": found}
+
+
+def _short(value: object) -> str:
+    told = str(value)
+    return told if len(told) <= _LONGEST_FOUND else f"{told[:_LONGEST_FOUND]}…"
 
 
 @dataclass(frozen=True)
@@ -94,6 +181,7 @@ def _evaluation(
         check_name=name,
         passed=result.passed,
         severity=result.severity,
+        description=result.description,
         metadata=result.metadata,
         partition=key,
         target_materialization_data=internals.AssetCheckEvaluationTargetMaterializationData(
@@ -130,6 +218,9 @@ def each_partition(
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
     Check results that `materialize` gives are about its partition.
     When a step is tried again, partitions that it finished before are not visited a second time.
+
+    Bad input (`ValueError`) ends in a `dg.Failure` that names partition, file, row and reason in its metadata, where
+    they are known, without the way the code took; what else fails keeps its type, and its traceback is in the log.
     """
     keys = context.partition_keys
     finished = _finished_before(context)
@@ -137,6 +228,8 @@ def each_partition(
     for key in keys:
         if key in finished:
             continue
+        if len(keys) > 1:
+            context.log.info(f"{numbered(context, key)} begins")
         provenance = _provenance(context, key)
         try:
             result = materialize(key)
@@ -146,8 +239,11 @@ def each_partition(
             failed[key] = cause
             break
         except Exception as error:  # one broken partition is no reason to leave the others
-            told = printable(redacted(error), lines=True)
-            context.log.error(f"{key} failed: {type(error).__name__}: {told}", exc_info=len(keys) > 1)
+            trace = [] if isinstance(error, ValueError) else traceback.format_exception(error)  # a fault of the code
+            told = "\n".join(
+                [f"{type(error).__name__}: {_reason(error)}", printable(redacted("".join(trace)), lines=True)]
+            )
+            context.log.error(f"{numbered(context, key)} failed: {told.strip()}")
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
             continue
         finished.append(key)
@@ -167,22 +263,40 @@ def each_partition(
                 unchecked[f"{check.judge.__name__} of {key}"] = error
             else:
                 yield evaluation
-    raise _error(failed, unchecked, n_partitions=len(keys))
+    _raise(failed, unchecked, n_partitions=len(keys))
 
 
-def _error(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> Exception:
-    if n_partitions == 1:
-        return next(iter(failed.values()))
+def numbered(context: dg.AssetExecutionContext, key: str) -> str:
+    """The partition as it is called in the run's log: with its place in the run, where that goes through several."""
+    keys = context.partition_keys
+    return key if len(keys) == 1 else f"{key} (shard {keys.index(key) + 1} of {len(keys)})"
+
+
+def _raise(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> None:
+    """End the run: by the error itself, or all of them, where one calls for another try or is no fault of the input."""
+    errors = [*failed.values(), *unchecked.values()]
     what = f"{len(failed)} of the run's {n_partitions} partitions failed: {_named(failed)}"
     if unchecked:
         what += f"; and checks of others: {_named(unchecked)}"
-    return ExceptionGroup(what, [*failed.values(), *unchecked.values()])
+    if any(map(is_transient, errors)) or not all(isinstance(error, ValueError) for error in errors):
+        raise errors[0] if n_partitions == 1 else ExceptionGroup(what, errors)
+    description = _reason(errors[0]) if n_partitions == 1 else what
+    rows = [_failed_partition(key, error) for key, error in failed.items()]
+    raise dg.Failure(description, metadata={FAILED_PARTITIONS: records(rows)}, allow_retries=False) from None
+
+
+def _failed_partition(key: str, error: Exception) -> dict[str, str]:
+    """A failed partition's row in the failure's metadata; file and row are empty where the error does not know them."""
+    uri, row = (printable(error.uri), error.row) if isinstance(error, BadFileError) else ("", None)
+    return {"partition": key, "file": uri, "row": "" if row is None else str(row), "reason": _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    return printable(redacted(error), lines=True)
 
 
 def _named(errors: dict[str, Exception]) -> str:
-    return "; ".join(
-        f"{name} ({type(error).__name__}: {printable(redacted(error), lines=True)})" for name, error in errors.items()
-    )
+    return "; ".join(f"{name} ({type(error).__name__}: {_reason(error)})" for name, error in errors.items())
 
 
 def _finished_before(context: dg.AssetExecutionContext) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which errors are transient, and the decorator that retries an asset after them."""
+"""Which errors are transient, and the decorator that retries an asset after them; a bad file ends it."""
 
 import errno
 import functools
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.corpus.documents import BadFileError
 from attninf_assets.corpus.printable import printable
 from attninf_assets.influence.runtime.device_locks import DevicesBusyError
 from attninf_assets.store.uris import redacted
@@ -64,8 +65,17 @@ def _is_refusal(error: BaseException) -> bool:
     return bool(_REFUSED.search(words)) or not numbers.isdisjoint(_LASTING)
 
 
+def failure_of_file(error: BadFileError) -> dg.Failure:
+    """The end of a run by a bad file: file, row where one is at fault, and reason in its metadata."""
+    row = {} if error.row is None else {"row": error.row}
+    reason = printable(redacted(error), lines=True)
+    return dg.Failure(reason, metadata={"file": printable(error.uri), **row, "reason": reason}, allow_retries=False)
+
+
 def transient_faults_retried(asset: Callable[..., _Result]) -> Callable[..., _Result]:
-    """The asset's function, tried again after transient faults: at most 3 times, after 10, 20 and 40 seconds."""
+    """The asset's function, tried again after transient faults: at most 3 times, after 10, 20 and 40 seconds.
+
+    A `BadFileError` ends in a `dg.Failure` with file, row and reason."""
 
     @functools.wraps(asset)
     def attempted(context: dg.AssetExecutionContext, **resources: Any) -> Any:
@@ -84,6 +94,8 @@ def transient_faults_retried(asset: Callable[..., _Result]) -> Callable[..., _Re
 def _retries(context: dg.AssetExecutionContext) -> Iterator[None]:
     try:
         yield
+    except BadFileError as error:
+        raise failure_of_file(error) from None
     except Exception as error:
         if not is_transient(error):
             raise

@@ -147,7 +147,10 @@ def _of(run_config: RunConfig, assets: Sequence[str]) -> dict[str, Any]:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """The innermost cause's message, in one line."""
+    """The failure's own words or the innermost cause's message, in one line."""
+    told = event.step_failure_data.user_failure_data
+    if told is not None and told.description:
+        return " ".join(told.description.split())
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause

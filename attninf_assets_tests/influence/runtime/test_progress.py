@@ -45,6 +45,19 @@ def test_rates_and_the_time_left_are_over_the_whole_work() -> None:
     assert str(report) == "250 of 1,000 bytes (25%), 20 tokens/s, 30 s so far, about 90 s left"
 
 
+def test_documents_and_tokens_are_told_in_place_of_what_the_share_is_told_by(clock_time: list[float]) -> None:
+    reports: list[Progress | BudgetHalved] = []
+    clock = ProgressClock("bytes", 1000, reports.append)
+    clock_time[0] += 10
+    clock.advance(250, tokens=600, documents=3)
+    clock_time[0] += 30
+    clock.advance(750, tokens=1900, documents=4)
+    assert [str(report).partition(" tokens/s")[0] for report in reports] == [
+        "3 documents, 600 of about 2,400 tokens (25%), 60",
+        "7 documents, 2,500 tokens (100%), 62",
+    ]
+
+
 def test_a_report_before_anything_is_done_divides_by_nothing() -> None:
     report = Progress("bytes", 0, 0, tokens=0, seconds=0.0)
     assert report.tokens_per_second == 0

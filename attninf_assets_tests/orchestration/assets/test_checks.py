@@ -1,13 +1,17 @@
 """Every check fails when what it watches over is broken in the tables."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from attninf_assets.definitions import definitions
 from attninf_assets.store.schemas import TABLES
+from attninf_assets_tests.support.graphql import asked
 from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked, put_back
 
 LETTERS_A = {"domain": "letters", "shard": "a"}
@@ -71,6 +75,85 @@ def test_checks_of_scores_notice(
     assert not failing(pipeline, check, SHARDS[0])
     rewrite(pipeline, "scores", change, **LETTERS_A)
     assert failing(pipeline, check, SHARDS[0])
+
+
+_LISTED = """{ assetNodeOrError(assetKey: {path: ["%s"]}) { ... on AssetNode { assetChecksOrError { ... on AssetChecks {
+  checks { name executionForLatestMaterialization { status evaluation { success partition description } } } } } } } }"""
+_DETAIL = """query($check: String!) {
+  assetCheckExecutions(assetKey: {path: ["attention_influence_scores"]}, checkName: $check, limit: 1) {
+    status evaluation { success metadataEntries { label ... on IntMetadataEntry { intValue }
+      ... on TableMetadataEntry { table { records } } } } } }"""
+
+
+_BY_PARTITION = """{ assetNodeOrError(assetKey: {path: ["attention_influence_scores"]}) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name partitionStatuses {
+    ... on AssetCheckDefaultPartitionStatuses { failedPartitions succeededPartitions } } } } } } } }"""
+_HISTORY = """{ assetCheckExecutions(assetKey: {path: ["attention_influence_scores"]},
+  checkName: "every_document_is_scored_once", limit: 100) { status } }"""
+
+
+def judged_again(instance: dg.DagsterInstance) -> None:
+    """All checks of both partitioned assets, in a run without a partition each."""
+    everything = definitions().resolve_implicit_global_asset_job_def()
+    keys = everything.asset_layer.asset_graph.asset_check_keys
+    for asset in (dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")):
+        checks = {key for key in keys if key.asset_key == asset}
+        job = everything.get_subset(asset_selection=set(), asset_check_selection=checks)
+        assert job.execute_in_process(instance=instance, raise_on_error=False).success
+
+
+def test_without_a_partition_a_check_judges_all_of_them_and_list_and_detail_agree(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """As *Execute all* does on the page of the checks."""
+    rewrite(pipeline, "scores", lambda frame: frame[1:], domain="letters", shard="b")
+    rewrite(pipeline, "scores", lambda frame: first(frame, "score", None), **LETTERS_A)
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+        instance.add_dynamic_partitions("corpus_shards", [*SHARDS, "notes.landed"])
+        for asset in ("raw_corpus", "attention_influence_scores"):
+            for key in SHARDS:
+                instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
+        judged_again(instance)
+        with asked(instance) as ask:
+
+            def listed(asset: str) -> dict[str, tuple[str, bool, str | None]]:
+                found = ask(_LISTED % asset)["assetNodeOrError"]["assetChecksOrError"]["checks"]
+                last = {check["name"]: check["executionForLatestMaterialization"] for check in found}
+                return {
+                    name: (run["status"], run["evaluation"]["success"], run["evaluation"]["partition"])
+                    for name, run in last.items()
+                }
+
+            assert {verdict[:2] for verdict in listed("raw_corpus").values()} == {("SUCCEEDED", True)}
+            scores = listed("attention_influence_scores")
+            failed = {name for name, verdict in scores.items() if verdict[:2] != ("SUCCEEDED", True)}
+            assert failed == {
+                "every_document_is_scored_once",
+                "few_documents_without_score",
+                "scores_follow_from_losses",
+            }
+            assert scores["every_document_is_scored_once"] == ("FAILED", False, "letters.b")
+            found = ask(_BY_PARTITION)["assetNodeOrError"]["assetChecksOrError"]["checks"]
+            by_partition = {check["name"]: check["partitionStatuses"] for check in found}
+            assert by_partition["every_document_is_scored_once"] == {
+                "failedPartitions": ["letters.b"],
+                "succeededPartitions": ["letters.a", "notes.first"],
+            }
+            assert {name for name, statuses in by_partition.items() if statuses["failedPartitions"]} == failed
+            judged_again(instance)
+            assert len(ask(_HISTORY)["assetCheckExecutions"]) == 3 + 1 + 1  # partitions, then the whole, twice
+            (detail,) = ask(_DETAIL, check="every_document_is_scored_once")["assetCheckExecutions"]
+    assert (detail["status"], detail["evaluation"]["success"]) == ("FAILED", False)
+    shown = {entry["label"]: entry for entry in detail["evaluation"]["metadataEntries"]}
+    assert (shown["partitions"]["intValue"], shown["partitions_not_passed"]["intValue"]) == (3, 1)
+    rows = [json.loads(record) for record in shown["by_partition"]["table"]["records"]]
+    assert [(row["partition"], row["result"]) for row in rows] == [
+        ("letters.b", "error"),
+        ("letters.a", "passed"),
+        ("notes.first", "passed"),
+    ]
+    assert "unscored: 1" in rows[0]["found"]
 
 
 def test_ids_repeated_in_another_shard_are_noticed(pipeline: Pipeline) -> None:

@@ -7,11 +7,15 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from attninf_assets.definitions import definitions
 from attninf_assets.scores.cost import read_approval, scoring_history
+from attninf_assets.scores.staging import StagedScores
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 from attninf_assets.store.schemas import TABLES
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, materialized
+
+MEASURED = {"tokens_scored", "seconds_scoring", "tokens_per_second", "device_hours", "money"}
 
 
 @pytest.fixture
@@ -33,6 +37,7 @@ def coverage(pipeline: Pipeline) -> dict[str, int]:
 
 
 def table(value: Any) -> list[dict[str, Any]]:
+    """The rows of a table in metadata."""
     return [dict(record.data) for record in value.records]
 
 
@@ -56,17 +61,103 @@ def test_coverage_follows_a_shard_through_its_states(pipeline: Pipeline) -> None
     assert coverage(pipeline) == {"current": 2, "source_gone": 1, "not_indexed": 1}
 
 
-def test_a_failed_shard_is_shown_as_failed_until_it_is_scored(pipeline: Pipeline) -> None:
+def test_a_failed_shard_is_shown_as_failed_with_its_reason_until_it_is_scored(pipeline: Pipeline) -> None:
     path = pipeline.directory / "source/letters/b.parquet"
     whole = path.read_bytes()
     path.write_bytes(b"PAR1 but not for long")
     assert not pipeline.run(["attention_influence_scores"], "letters.b", raise_on_error=False).success
     result = pipeline.run(["score_coverage"])
-    assert materialized(result, "score_coverage")["shards_failed"] == 1
-    assert [check.passed for check in result.get_asset_check_evaluations()] == [False]
+    shown = materialized(result, "score_coverage")
+    assert shown["shards_failed"] == 1
+    (failed,) = table(shown["failed"])
+    assert (failed["shard"], failed["failed"]) == ("letters.b", "scoring")
+    assert "b.parquet: cannot be read as parquet" in failed["reason"]
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    named = table(check.metadata["not_current"])
+    assert [(row["shard"], row["state"]) for row in named] == [("letters.b", "failed"), ("notes.first", "missing")]
     path.write_bytes(whole)
     pipeline.run(["attention_influence_scores"], "letters.b")
     assert coverage(pipeline) == {"current": 2, "missing": 1}
+
+
+def test_a_shard_whose_indexing_failed_is_failed_whether_it_was_scored_or_never_known(pipeline: Pipeline) -> None:
+    for key in SHARDS[1:]:
+        pipeline.run(["attention_influence_scores"], key)
+    assert coverage(pipeline) == {"current": 3}
+    path = pipeline.directory / "source/letters/a.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    pipeline.instance.add_dynamic_partitions("corpus_shards", ["notes.second"])
+    (pipeline.directory / "source/notes/second.jsonl").write_text("")
+    for key in ("letters.a", "notes.second"):
+        failed = pipeline.run(["raw_corpus"], key, raise_on_error=False)
+        (step,) = [event for event in failed.all_events if event.is_step_failure]
+        assert step.step_failure_data.user_failure_data is not None
+        (row,) = table(step.step_failure_data.user_failure_data.metadata["failed_partitions"])
+        assert row["partition"] == key
+        assert row["file"].endswith(f"{key.replace('.', '/')}.{'parquet' if key == 'letters.a' else 'jsonl'}")
+        assert row["file"] in row["reason"]
+        assert "formats.py" not in (step.step_failure_data.error or "").to_string()  # type: ignore[union-attr]
+    shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    assert (shown["shards_current"], shown["shards_failed"], shown["shards_not_indexed"]) == (2, 2, 0)
+    assert [(row["shard"], row["failed"]) for row in table(shown["failed"])] == [
+        ("letters.a", "indexing"),
+        ("notes.second", "indexing"),
+    ]
+    path.write_bytes(whole)
+    pipeline.run(["raw_corpus"], "letters.a")
+    assert coverage(pipeline) == {"current": 3, "failed": 1}
+
+
+def test_during_a_rescoring_it_tells_from_which_selector_to_which_how_far_and_until_when(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_DEVICE_HOUR_PRICE", "3600")
+    for key in SHARDS[1:]:
+        pipeline.run(["attention_influence_scores"], key)
+    before = current_fingerprint(pipeline.lake.root)
+    done = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    assert done["state"].startswith(
+        f"**Every indexed document is scored by `{before[:12]}`**\n\n- 75 of 75 documents (100%)\n"
+    )
+    pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    after = current_fingerprint(pipeline.lake.root)
+    pipeline.run(["attention_influence_scores"], SHARDS[0])
+    staged = pipeline.rows("scores", shard="b").drop("domain", "shard", "selector_fingerprint").to_arrow()[:10]
+    StagedScores(pipeline.lake.root, after, "letters", "b").add(staged)
+    job = definitions().resolve_implicit_global_asset_job_def()
+    scores = dg.AssetKey("attention_influence_scores")
+    running = pipeline.instance.create_run_for_job(
+        job.get_subset(asset_selection={scores}),
+        asset_selection=frozenset({scores}),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "letters.b"},
+    )
+    shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    assert shown["state"].startswith(f"**Rescoring: `{before[:12]}` → `{after[:12]}`**\n\n- 35 of 75 documents (47%)\n")
+    assert f"- still by `{before[:12]}`: 2 shards" in shown["state"]
+    assert max(map(len, shown["state"].splitlines())) < 64
+    assert "- 1 run at work, " in shown["state"]
+    assert " left, until 20" in shown["state"]
+    assert {state: shown[f"shards_{state}"] for state in ("current", "running", "stale")} == {
+        "current": 1,
+        "running": 1,
+        "stale": 1,
+    }
+    tokens = pipeline.rows("scores")["n_tokens"].sum()
+    assert shown["documents_scored"] == 35
+    assert shown["tokens_scored"] + shown["tokens_left"] == tokens
+    assert (shown["runs_at_work"], shown["documents_staged"]) == (1, 10)
+    (run,) = pipeline.rows("scoring_runs").filter(selector_fingerprint=after).to_dicts()
+    rate = run["tokens_scored"] / run["seconds"]
+    assert shown["hours_left"] == pytest.approx(shown["tokens_left"] / rate / 3600, abs=0.001)
+    assert shown["money"] == pytest.approx(run["seconds"])
+    pipeline.instance.report_run_failed(running)
+    idle = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    assert "- nothing is being scored now" in idle["state"]
+    assert idle["shards_failed"] == 1
+    assert "killed or cancelled" in table(idle["failed"])[0]["reason"]
 
 
 def test_the_preview_is_what_the_run_then_takes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +194,9 @@ def test_what_scoring_ran_at_and_cost_is_shown_per_shard_and_together(
     assert scored["money"] == pytest.approx(runs["seconds"][1])
     assert scored["device_hours"] == pytest.approx(runs["seconds"][1] / 3600)
     current = materialized(pipeline.run(["attention_influence_scores"], SHARDS[1]), "attention_influence_scores")
-    assert (current["tokens_scored"], current["device_hours"], current["money"]) == (0, 0.0, 0.0)
+    assert (current["documents_scored"], current["documents_reused"]) == (0, 25)
+    assert not MEASURED.intersection(current)
+    assert scored.keys() >= MEASURED
     shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
     tokens, seconds = (sum(runs[name].to_list()) for name in ("tokens_scored", "seconds"))
     assert shown["tokens_per_second"] == pytest.approx(tokens / seconds)
@@ -132,18 +225,18 @@ def test_above_the_budget_nothing_is_scored_until_confirmed(
     monkeypatch.setenv("ATTNINF_DEVICE_HOUR_PRICE", "1000000")
     monkeypatch.setenv("ATTNINF_BUDGET", "0.01")
     pipeline.run(["attention_influence_scores"], SHARDS[0])  # current: costs nothing, asks nobody
-    with pytest.raises(ValueError, match="materialize rescoring_preview for the selector in use first"):
+    with pytest.raises(dg.Failure, match="materialize rescoring_preview for the selector in use first"):
         pipeline.run(["attention_influence_scores"], SHARDS[1])
     with pytest.raises(dg.Failure, match=r"scoring 50 documents would cost .* above the spending limit of 0\.01"):
         pipeline.run(["rescoring_preview"])
     with pytest.raises(
-        ValueError, match=r"above the spending limit of 0\.01; materialize rescoring_preview with confirm"
+        dg.Failure, match=r"above the spending limit of 0\.01; materialize rescoring_preview with confirm"
     ):
         pipeline.run(["attention_influence_scores"], SHARDS[1])
     pipeline.run(["rescoring_preview"], config={"rescoring_preview": {"config": {"confirm": True}}})
     pipeline.run(["attention_influence_scores"], SHARDS[1])
     pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"mask": "zero"}}})
-    with pytest.raises(ValueError, match="materialize rescoring_preview for the selector in use first"):
+    with pytest.raises(dg.Failure, match="materialize rescoring_preview for the selector in use first"):
         pipeline.run(["attention_influence_scores"], SHARDS[1])
 
 

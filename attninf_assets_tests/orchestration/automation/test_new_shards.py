@@ -225,6 +225,17 @@ def test_the_very_file_of_a_retired_shard_is_indexed_again_when_it_comes_back(la
     assert landing.requested() == []
 
 
+def test_every_sensor_and_job_says_in_the_ui_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNINF_ALERT_WEBHOOK", "https://chat.test/hook")
+    project = definitions()
+    sensors = {sensor.name: sensor.description for sensor in project.sensors or []}
+    assert sensors.keys() >= {"new_shards", "coverage_watch", "rescoring", "alert_on_failure"}
+    jobs = {job.name: job.description for job in project.jobs or []}
+    described = {**sensors, **jobs, **{s.name: s.description for s in project.schedules or []}}
+    assert [name for name, description in described.items() if not description] == []
+    assert (sensors["new_shards"] or "").startswith("Registers the partition of every new file")
+
+
 def test_thousands_at_once_come_in_bounded_batches_with_a_bounded_cursor(landing: Landing) -> None:
     for number in range(700):
         landing.drop(f"{number:04}", age=1)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from attninf_assets.definitions import definitions
-from attninf_assets_tests.support.automation_story import COVERAGE, DOWNSTREAM, PREVIEW, SCORES, Story
+from attninf_assets_tests.support.automation_story import DOWNSTREAM, PREVIEW, SCORES, Story
 
 ALL = {"letters.a", "letters.b", "notes.first"}
 FOLLOW = {asset: {""} for asset in DOWNSTREAM}
@@ -183,6 +183,20 @@ def test_selection_waits_until_every_shard_is_scored_by_the_new_selector(story: 
     assert story.tick() == FOLLOW
 
 
+def test_a_shard_that_was_never_indexed_holds_the_selection_back_until_it_is_scored_or_retired(story: Story) -> None:
+    """By hand `score_thresholds` refuses it as well (see test_pipeline), and a check names it (see test_coverage)."""
+    story.settled()
+    story.instance.add_dynamic_partitions("corpus_shards", ["notes.second", "notes.third"])
+    story.made(SCORES, "letters.b", version="2")
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made("raw_corpus", "notes.second", version="1")
+    assert story.tick() == {SCORES: {"notes.second"}}
+    story.made(SCORES, "notes.second", version="1")
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.instance.delete_dynamic_partition("corpus_shards", "notes.third")
+    assert story.tick() == FOLLOW
+
+
 def test_a_new_code_version_requests_nothing(story: Story) -> None:
     """It marks as stale, in the UI; what is to be made again is said by data versions and by people."""
     story.settled()
@@ -288,7 +302,7 @@ def test_nightly_selection_waits_with_the_stale_scores(story: Story, monkeypatch
 
 def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNINF_RESCORE", "on_demand")
-    assert [sensor.name for sensor in definitions().sensors or []] == ["new_shards"]
+    assert [sensor.name for sensor in definitions().sensors or []] == ["new_shards", "coverage_watch"]
     story.shards(*ALL)
     story.made("retrieval_heads", version="heads 1")
     assert story.tick() == {}
@@ -296,7 +310,8 @@ def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch:
 
 def test_rescoring_is_off_until_it_is_turned_on_and_ingestion_is_on() -> None:
     states = {sensor.name: sensor.default_status for sensor in definitions().sensors or []}
-    assert states == {"new_shards": dg.DefaultSensorStatus.RUNNING, "rescoring": dg.DefaultSensorStatus.STOPPED}
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+    assert states == {"new_shards": running, "coverage_watch": running, "rescoring": stopped}
 
 
 def test_an_unknown_policy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,18 +333,3 @@ def test_under_a_budget_scores_wait_for_a_preview_that_succeeded(story: Story, m
     assert [story.tick(), story.tick()] == [{}, {}]
     story.land(story.begin(PREVIEW), PREVIEW, version="confirmed")
     assert story.tick() == {SCORES: ALL}
-
-
-def test_coverage_is_taken_when_the_work_is_done(story: Story) -> None:
-    coverage = {COVERAGE: {""}}
-    story.settled()
-    assert story.tick(watching=[COVERAGE]) == coverage
-    story.made(COVERAGE)
-    story.made("retrieval_heads", version="heads 2")
-    assert story.tick(watching=[COVERAGE]) == {}
-    running = story.begin(SCORES, "letters.a")
-    story.made(SCORES, *(ALL - {"letters.a"}), version="heads 2")
-    assert story.tick(watching=[COVERAGE]) == {}
-    story.land(running, SCORES, "letters.a", version="heads 2")
-    assert story.tick(watching=[COVERAGE]) == coverage
-    assert story.tick(watching=[COVERAGE]) == {}

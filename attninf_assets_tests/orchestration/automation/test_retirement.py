@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 import yaml
@@ -102,7 +103,7 @@ def test_after_another_corpus_file_is_taken_the_old_shards_can_be_retired(
     path = pipeline.directory / "other.yaml"
     path.write_text(yaml.safe_dump({"domains": other}))
     monkeypatch.setenv("ATTNINF_CORPUS", str(path))
-    with pytest.raises(ValueError, match=r"no domain 'notes'.*retire_shards"):
+    with pytest.raises(dg.Failure, match=r"no domain 'notes'.*retire_shards"):
         pipeline.run(["raw_corpus"], "notes.first")
     retire(pipeline)
     assert state(pipeline) == everywhere("letters.a", "letters.b")

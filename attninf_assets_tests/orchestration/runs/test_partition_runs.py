@@ -9,6 +9,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from attninf_assets.corpus.documents import BadFileError
 from attninf_assets.influence import engine
 from attninf_assets.orchestration.assets.recomputation import RECOMPUTED_SCORES_AGREE
 from attninf_assets.orchestration.runs import retries
@@ -19,6 +20,7 @@ from attninf_assets.orchestration.runs.partition_runs import (
     every_partition_concerned,
 )
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
+from attninf_assets.orchestration.runs.shard_work import failure_reasons
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
 
 KEYS = ["a", "b", "c", "d"]
@@ -98,9 +100,8 @@ def world() -> Iterator[World]:
 def failure(result: dg.ExecuteInProcessResult) -> str:
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     assert failed.step_failure_data.error is not None
-    cause = failed.step_failure_data.error.cause
-    assert cause is not None
-    return cause.message
+    error = failed.step_failure_data.error
+    return (error.cause or error).message
 
 
 def test_the_tags_are_those_that_dagster_gives_a_run_of_the_partition_alone(world: World) -> None:
@@ -203,6 +204,10 @@ def test_broken_partitions_do_not_stop_the_others_and_all_are_named(world: World
     assert "2 of the run's 4 partitions failed" in said
     assert "b (ValueError: row 7 of b changed)" in said
     assert "d (ValueError: row 7 of d changed)" in said
+    assert failure_reasons(world.instance, dg.AssetKey("scores"), ["d", "b"]) == {
+        "d": "row 7 of d changed",
+        "b": "row 7 of b changed",
+    }
     statuses = world.instance.get_status_by_partition(dg.AssetKey("scores"), KEYS, LETTERS) or {}
     assert {key: status.value for key, status in statuses.items() if status} == {
         "a": "MATERIALIZED",
@@ -250,6 +255,51 @@ def test_a_transient_fault_of_one_partition_repeats_that_partition_alone(
     assert world.run([scores_asset(flaky)], "scores", "a", to="c").success
     assert visited == ["a", "b", "c", "b", "b"]
     assert world.partitions() == ["a", "c", "b"]
+
+
+def ended(result: dg.ExecuteInProcessResult) -> Any:
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    return failed.step_failure_data
+
+
+def test_bad_input_ends_in_a_failure_with_file_row_and_reason_and_no_way_through_the_code(world: World) -> None:
+    def changed(key: str) -> dg.MaterializeResult:
+        if key == "b":
+            raise BadFileError("/corpus/b.jsonl: row 7 changed", uri="/corpus/b.jsonl", row=7)
+        if key == "c":
+            raise ValueError("c is not indexed")
+        return result_of(key)
+
+    alone = ended(world.run([scores_asset(changed)], "scores", "b"))
+    several = ended(world.run([scores_asset(changed)], "scores", "a", to="d"))
+    for data, rows in [
+        (alone, [("b", "/corpus/b.jsonl", "7", "/corpus/b.jsonl: row 7 changed")]),
+        (several, [("b", "/corpus/b.jsonl", "7", "/corpus/b.jsonl: row 7 changed"), ("c", "", "", "c is not indexed")]),
+    ]:
+        table = data.user_failure_data.metadata["failed_partitions"]
+        assert [tuple(record.data.values()) for record in table.records] == rows
+        trace = data.error.to_string()
+        assert "BadFileError" not in trace.replace("b (BadFileError", "")
+        assert len(trace.splitlines()) < 30
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(world: World) -> None:
+    def broken(key: str) -> dg.MaterializeResult:
+        raise KeyError(key)
+
+    result = world.run([scores_asset(broken)], "scores", "a")
+    assert ended(result).user_failure_data is None
+    said = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
+    assert any("a failed: KeyError: 'a'" in line and "in broken" in line for line in said)
+    assert failure_reasons(world.instance, dg.AssetKey("scores"), ["a"]) == {"a": "KeyError: 'a'"}
+
+
+def test_a_run_of_several_says_which_of_them_it_is_at(world: World) -> None:
+    result = world.run([scores_asset(result_of)], "scores", "a", to="c")
+    said = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
+    assert [line for line in said if "begins" in line] == [
+        f"{key} (shard {place} of 3) begins" for place, key in enumerate("abc", start=1)
+    ]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from attninf_assets.corpus.documents import BadFileError
 from attninf_assets.influence.runtime.device_locks import DevicesBusyError
 from attninf_assets.orchestration.runs import retries
 from attninf_assets.orchestration.runs.retries import is_transient, transient_faults_retried
@@ -171,3 +172,24 @@ def test_every_asset_that_stores_something_is_tried_again() -> None:
         if asset.is_executable and hasattr(asset.op.compute_fn.decorated_fn, "__wrapped__")  # type: ignore[union-attr]
     }
     assert wrapped >= names
+
+
+def test_a_bad_file_ends_the_run_at_once_with_file_row_and_reason() -> None:
+    tries: list[int] = []
+
+    @dg.asset
+    @transient_faults_retried
+    def mix(context: dg.AssetExecutionContext) -> None:
+        tries.append(1)
+        raise BadFileError("/corpus/b.jsonl: row 7 is no longer document 'x'", uri="/corpus/b.jsonl", row=7)
+
+    result = dg.materialize([mix], raise_on_error=False)
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    told = failed.step_failure_data.user_failure_data
+    assert told is not None
+    assert {name: value.value for name, value in told.metadata.items()} == {
+        "file": "/corpus/b.jsonl",
+        "row": 7,
+        "reason": "/corpus/b.jsonl: row 7 is no longer document 'x'",
+    }
+    assert tries == [1]
