@@ -6,7 +6,7 @@ that Dagster gives a run of that partition alone, and then a result that makes n
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -123,23 +123,32 @@ def each_partition(
     *,
     lake: LakeResource,
     checks: Sequence[PartitionCheck],
+    besides: Callable[[str], Mapping[str, dg.MaterializeResult]] = lambda _: {},
 ) -> PartitionEvents:
     """The events of a run over several partitions: `materialize` is called for one partition key after the other.
+
+    `besides` is called after it, succeed or fail, and gives other partitions that it had to make anew for the sake of
+    this one; each has its event and its checks, before this one has its event.
 
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
     Check results that `materialize` gives are about its partition.
     When a step is tried again, partitions that it finished before are not visited a second time.
     """
-    keys = context.partition_keys
+    keys, spec = context.partition_keys, context.assets_def.get_asset_spec(context.asset_key)
     finished = _finished_before(context)
     failed: dict[str, Exception] = {}
     for key in keys:
         if key in finished:
             continue
-        provenance = _provenance(context, key)
+        provenance = _provenance(context.instance, spec, key, run_id=context.run.run_id)
+        result: dg.MaterializeResult | None = None
+        others: Mapping[str, dg.MaterializeResult] = {}
         try:
-            result = materialize(key)
+            try:
+                result = materialize(key)
+            finally:
+                others = besides(key)
         except HopelessError as error:
             cause = error.__cause__
             assert isinstance(cause, Exception)
@@ -149,12 +158,13 @@ def each_partition(
             told = printable(redacted(error), lines=True)
             context.log.error(f"{key} failed: {type(error).__name__}: {told}", exc_info=len(keys) > 1)
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
-            continue
-        finished.append(key)
-        yield _materialization(context.asset_key, key, result, provenance)
-        for found in result.check_results or ():
-            assert found.check_name is not None
-            yield _evaluation(context.instance, context.asset_key, found.check_name, key, found)
+        yield from _made_besides(context, others, lake=lake, checks=checks)
+        if result is not None and key not in failed:
+            finished.append(key)
+            yield _materialization(context.asset_key, key, result, provenance)
+            for found in result.check_results or ():
+                assert found.check_name is not None
+                yield _evaluation(context.instance, context.asset_key, found.check_name, key, found)
     if not failed:
         yield _NO_MORE_EVENTS
         return
@@ -168,6 +178,19 @@ def each_partition(
             else:
                 yield evaluation
     raise _error(failed, unchecked, n_partitions=len(keys))
+
+
+def _made_besides(
+    context: dg.AssetExecutionContext,
+    others: Mapping[str, dg.MaterializeResult],
+    *,
+    lake: LakeResource,
+    checks: Sequence[PartitionCheck],
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    spec = context.assets_def.get_asset_spec(context.asset_key)
+    for other, made in others.items():
+        yield partition_event(context.instance, spec, other, made, run_id=context.run.run_id)
+        yield from (check.evaluation(context.instance, other, lake) for check in checks)
 
 
 def _error(failed: dict[str, Exception], unchecked: dict[str, Exception], *, n_partitions: int) -> Exception:
@@ -205,18 +228,24 @@ def _materialization(
     return dg.AssetMaterialization(asset, partition=key, metadata=result.metadata, tags={**provenance, **versions})
 
 
-def _provenance(context: dg.AssetExecutionContext, key: str) -> dict[str, str]:
+def partition_event(
+    instance: dg.DagsterInstance, spec: dg.AssetSpec, key: str, result: dg.MaterializeResult, *, run_id: str
+) -> dg.AssetMaterialization:
+    """The event of a partition that was made besides the run's own, from its inputs as they are now."""
+    return _materialization(spec.key, key, result, _provenance(instance, spec, key, run_id=run_id))
+
+
+def _provenance(instance: dg.DagsterInstance, spec: dg.AssetSpec, key: str, *, run_id: str) -> dict[str, str]:
     """The code and the inputs that the partition is about to be made from, as Dagster's tags.
 
     An input without an event of the same partition counts as unpartitioned. Pointers are to be older than what is then
     read: what lands in between makes the partition stale, not current.
     """
-    spec = context.assets_def.get_asset_spec(context.asset_key)
-    found = {internals.CODE_VERSION_TAG: spec.code_version or context.run.run_id}
+    found = {internals.CODE_VERSION_TAG: spec.code_version or run_id}
     for dependency in spec.deps:
-        record = _latest(context.instance, dependency.asset_key, key)
+        record = _latest(instance, dependency.asset_key, key)
         partitioned = record is not None
-        record = record or _latest(context.instance, dependency.asset_key, None)
+        record = record or _latest(instance, dependency.asset_key, None)
         version = record and internals.extract_data_version_from_entry(record.event_log_entry)
         value = (version or internals.DEFAULT_DATA_VERSION).value
         found[internals.get_input_data_version_tag(dependency.asset_key)] = (
