@@ -252,7 +252,7 @@ def repair(
                 unindexed = reindex(
                     tables,
                     plan,
-                    find=lambda key: sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
+                    find=partial(sources.find, indexed_from=partial(indexed_from, tables)),
                     storage_options=sources.storage_options,
                 )
     _tell_plan(plan, done=apply)

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -31,24 +32,65 @@ _WORDS = {  # for what pydantic says in Python's terms
     "dict_type": "not a mapping",
     "too_short": "no domain in it",
     "string_type": "not a string; put it in quotes",
+    "bool_type": "neither true nor false",
     "string_pattern_mismatch": "not a domain's name; it is made of a-z, 0-9, _ and -",
 }
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_MOST_ALTERNATIVES = 1_000  # of one glob
 _FIXED_PARTS = {"s3": (1, "bucket"), "hf": (3, "repository (hf://datasets/organisation/name/…)")}
 
 
 @dataclass(frozen=True)
 class Glob:
-    """The glob by which a domain's files are known, cut into a folder and a pattern below it."""
+    """A glob by which files of a domain are known, cut into a folder and patterns below it."""
 
     written: str
     root: str  # its fixed prefix, a folder: absolute local path, s3://… or hf://…
-    pattern: str  # the rest of it, relative to root
+    patterns: tuple[str, ...]  # the rest of it, relative to root, once for each alternative in braces
+
+
+def _globs(written: object, info: ValidationInfo) -> tuple[Glob, ...]:
+    """One glob, or a list of them."""
+    if isinstance(written, tuple):
+        return written
+    if not isinstance(written, list):
+        return (_glob(written, info),)
+    if not written:
+        raise ValueError("no glob in it")
+    globs = []
+    for one in written:
+        try:
+            globs.append(_glob(one, info))
+        except SecretInUriError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{_written(one)}: {error}") from None
+    return tuple(globs)
+
+
+def _cut(written: str) -> tuple[str, tuple[str, ...]]:
+    """The fixed prefix of a glob, a folder, and the patterns that the rest of it stands for, braces spelled out."""
+    braces = _BRACES.search(written)
+    if braces is None:
+        root, pattern = split_glob(written)
+        return root, (pattern,)
+    root, _ = split_glob(written[: written.index("{")] + "*")
+    patterns = [written[len(root) :].lstrip("/")]
+    while any(found := [_BRACES.search(pattern) for pattern in patterns]):
+        spelled = [
+            [pattern]
+            if match is None
+            else [f"{pattern[: match.start()]}{one}{pattern[match.end() :]}" for one in match[1].split(",")]
+            for pattern, match in zip(patterns, found, strict=True)
+        ]
+        patterns = list(dict.fromkeys(pattern for alternatives in spelled for pattern in alternatives))
+        if len(patterns) > _MOST_ALTERNATIVES:
+            raise ValueError(f"stands for more than {_MOST_ALTERNATIVES:,} globs")
+    return root, tuple(patterns)
 
 
 def _glob(written: object, info: ValidationInfo) -> Glob:
     """Relative ones begin at the folder of the corpus file, which the validation's context names."""
-    if isinstance(written, Glob):
-        return written
     if not isinstance(written, str) or not written.strip():
         raise ValueError("not a glob")
     require_no_secret(written)
@@ -56,18 +98,29 @@ def _glob(written: object, info: ValidationInfo) -> Glob:
     if is_uri and scheme not in _FIXED_PARTS:
         raise ValueError(f"has the scheme {shortened(repr(scheme), most=50)}; give a local path, s3://… or hf://…")
     n_fixed, what = _FIXED_PARTS[scheme] if is_uri else (0, "")
-    if len([part for part in split_glob(rest)[0].split("/") if part]) < n_fixed:
+    if len([part for part in (_cut(rest)[0] if is_uri else "").split("/") if part]) < n_fixed:
         raise ValueError(f"needs its {what} in full")
     if written.endswith("/"):
         raise ValueError("is a folder; name its files, as in 'folder/*.parquet'")
-    root, pattern = split_glob(written if is_uri else os.path.expanduser(written))
+    root, patterns = _cut(written if is_uri else os.path.expanduser(written))
     if not is_uri:
         folder: str = (info.context or {})["folder"]
         is_below = "://" in folder and not root.startswith("/")
         root = join(folder, root).rstrip("/") if is_below else os.path.normpath(os.path.join(folder, root))
         if "://" not in root:
             _require_possible(root)
-    return Glob(written, root, pattern)
+    return Glob(written, root, patterns)
+
+
+def _one_format(format: str, info: ValidationInfo) -> str:
+    for glob in info.data.get("files", ()):
+        for pattern in glob.patterns:
+            named = max((known for known in FORMATS if pattern.endswith(f".{known}")), key=len, default=format)
+            if named != format:
+                raise ValueError(
+                    f"{shortened(repr(pattern))} names {named} files; a domain has one format: make another of these"
+                )
+    return format
 
 
 def _require_possible(folder: str) -> None:
@@ -95,10 +148,16 @@ class _Written(BaseModel):
 class DomainSource(_Written):
     """One domain of the corpus file."""
 
-    files: Annotated[Glob, BeforeValidator(_glob)]
-    format: Format
+    files: Annotated[tuple[Glob, ...], BeforeValidator(_globs)]
+    format: Annotated[Format, AfterValidator(_one_format)]
     text_column: Annotated[str, AfterValidator(_column)] = "text"
     id_column: Annotated[str | None, AfterValidator(_column)] = None
+    may_be_empty: bool = False
+
+    @property
+    def written(self) -> str:
+        """The globs as they are written, for messages."""
+        return ", ".join(repr(glob.written) for glob in self.files)
 
 
 class _CorpusFile(_Written):

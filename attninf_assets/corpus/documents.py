@@ -53,7 +53,7 @@ class LandedShard:
     @property
     def version(self) -> str:
         """A mark of the file as it is: it changes when the file is replaced by one of another size or time."""
-        return f"{self.n_bytes}-{self.modified_ns}"
+        return file_version(self.n_bytes, self.modified_ns)
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,37 @@ class Document:
     text: str
 
     @cached_property
+    def utf8(self) -> bytes:
+        """The text's UTF-8 bytes."""
+        return self.text.encode()
+
+    @cached_property
     def text_sha256(self) -> str:
         """Hex sha256 of the text's UTF-8 bytes; decides whether a score is for this very text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        return hashlib.sha256(self.utf8).hexdigest()
 
     @cached_property
     def n_bytes(self) -> int:
         """Length of the text in UTF-8 bytes."""
-        return len(self.text.encode())
+        return len(self.utf8)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that cannot be a document, and the reason."""
+    """A row that cannot be a document, the reason, and by what it may be known again."""
 
     domain: str
     shard: str
     source_uri: str
     source_row: int
     reason: str
+    doc_id: str | None = None  # where the row has a valid one
+    excerpt: str | None = None  # how its text or line begins, fit to be shown
+
+
+def file_version(n_bytes: int, modified_ns: int) -> str:
+    """A mark of a file of that size and time."""
+    return f"{n_bytes}-{modified_ns}"
 
 
 def shard_name(path: str, *, format: str) -> str:

@@ -31,6 +31,7 @@ MISSING: Final = _Missing.MISSING
 _TOO_LONG: Final = _Missing.TOO_LONG
 _READ_BYTES = 8 << 20  # at a time from the file; on S3, one request
 _LINE_BYTES = 1 << 20  # decompressed at a time
+_LINE_BEGINS = 400  # bytes that are kept of a line without fields
 _LINES_WITHOUT_OBJECT = 100_000  # at the beginning of a file, after which none is expected
 
 
@@ -42,6 +43,7 @@ class Row:
     text: object = MISSING
     doc_id: object = MISSING
     problem: str | None = None  # why the row has no fields at all
+    line: bytes | None = None  # of such a row: how it begins, if it was read
 
 
 def read_rows(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) -> Iterator[Row]:
@@ -161,7 +163,7 @@ def _jsonl_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
         try:
             fields = _json_object(line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line)
         except ValueError as error:
-            yield Row(index=index, problem=str(error))
+            yield Row(index=index, problem=str(error), line=line[:_LINE_BEGINS])
             continue
         objects += 1
         seen.update(columns & fields.keys())

@@ -2,22 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from attninf_assets.corpus.documents import Refusal, Shard
-from attninf_assets.corpus.printable import shortened
+from attninf_assets.corpus.oddities import Oddities, OddityCounter
+from attninf_assets.corpus.printable import printable, shortened
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.uris import redacted
 
-__all__ = ["IndexedShard", "KnownElsewhere", "index_shard"]
+__all__ = ["HELD_ELSEWHERE", "IndexedShard", "index_shard", "refused_file"]
 
-KnownElsewhere = Callable[[pa.Array], set[str]]
+HELD_ELSEWHERE = "is a duplicate of a document in another shard"  # how the reason ends
 _INDEX = pa.schema([TABLES["documents"].field(name) for name in ("doc_id", "source_row", "text_sha256", "n_bytes")])
+_REFUSED = pa.schema([TABLES["quarantine"].field(n) for n in ("source_row", "reason", "doc_id", "held_by", "excerpt")])
 _BATCH_ROWS = 8192
 _PREVIEWS = 3
 _PREVIEW_CHARACTERS = 200
@@ -30,9 +34,8 @@ class IndexedShard:
     shard: Shard
     documents: pa.Table
     quarantine: pa.Table
-    content_digest: str  # hex sha256 of documents and refusals: the shard's data version
-    n_bytes: int  # UTF-8 bytes of all documents
     previews: tuple[str, ...]  # beginnings of the first readable documents
+    oddities: Oddities  # of the readable documents
 
     @property
     def n_documents(self) -> int:
@@ -44,86 +47,114 @@ class IndexedShard:
         """The number of rows that were refused."""
         return self.quarantine.num_rows
 
+    @property
+    def n_bytes(self) -> int:
+        """UTF-8 bytes of all documents."""
+        return pc.sum(self.documents["n_bytes"]).as_py() or 0
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Hex sha256 of documents and refusals: the shard's data version."""
+        digest = hashlib.sha256()
+        for kind, table, columns in (
+            ("document", self.documents, ["doc_id", "text_sha256"]),
+            ("refusal", self.quarantine, ["source_row", "reason"]),
+        ):
+            for batch in table.select(columns).to_batches():
+                for left, right in zip(*(batch[column].to_pylist() for column in columns), strict=True):
+                    digest.update(json.dumps([kind, left, right]).encode())
+        return digest.hexdigest()
+
+    def without(self, held: Mapping[str, str]) -> "IndexedShard":
+        """The same, with the documents refused whose ids other shards of the domain hold; `held` says which, by id."""
+        ids = self.documents["doc_id"]
+        elsewhere = pc.is_in(ids, value_set=pa.array(sorted(held), pa.string()))
+        if not pc.any(elsewhere).as_py():
+            return self
+        duplicates = self.documents.filter(elsewhere)
+        doc_ids = duplicates["doc_id"].to_pylist()
+        refused = pa.table(
+            {
+                "source_row": duplicates["source_row"],
+                "reason": pa.array([f"doc_id {shortened(repr(doc_id))} {HELD_ELSEWHERE}" for doc_id in doc_ids]),
+                "doc_id": duplicates["doc_id"],
+                "held_by": pa.array([held[doc_id] for doc_id in doc_ids], pa.string()),
+                "excerpt": pa.nulls(len(doc_ids), pa.string()),
+            },
+            schema=_REFUSED,
+        )
+        version = duplicates["source_version"][0].as_py()
+        quarantine = pa.concat_tables(
+            [self.quarantine, _as_table("quarantine", refused, shard=self.shard, version=version)]
+        )
+        return replace(
+            self, documents=self.documents.filter(pc.invert(elsewhere)), quarantine=quarantine.sort_by("source_row")
+        )
+
 
 def index_shard(
-    shard: Shard,
-    *,
-    storage_options: StorageOptions = NO_OPTIONS,
-    known_elsewhere: KnownElsewhere | None = None,
+    shard: Shard, *, version: str | None = None, storage_options: StorageOptions = NO_OPTIONS
 ) -> IndexedShard:
-    """The index of the shard, made in one reading; texts are read, hashed and let go.
+    """The index of the shard by itself, made in one reading; texts are read, hashed and let go.
 
-    `known_elsewhere` is given the shard's doc_ids and returns those that live in another shard of the domain already;
-    they are refused as duplicates. It is called once, and not at all for a shard without documents.
-
-    Raises ValueError, naming the file, as `read_shard` does.
+    `version` is a mark of the file as it was just before. Raises ValueError, naming the file, as `read_shard` does.
     """
-    refusals: list[tuple[int, str]] = []
+    refusals: list[tuple[int, str, str | None, None, str | None]] = []
     previews: list[str] = []
     batches: list[pa.RecordBatch] = []
     pending: list[tuple[str, int, str, int]] = []
+    odd = OddityCounter()
     for row in read_shard(shard, storage_options=storage_options):
         if isinstance(row, Refusal):
-            refusals.append((row.source_row, row.reason))
+            refusals.append((row.source_row, row.reason, row.doc_id, None, row.excerpt))
             continue
         if len(previews) < _PREVIEWS:
             previews.append(row.text[:_PREVIEW_CHARACTERS])
+        odd.see(row)
         pending.append((row.doc_id, row.source_row, row.text_sha256, row.n_bytes))
         if len(pending) == _BATCH_ROWS:
-            batches.append(_batch(pending))
+            batches.append(_batch(pending, _INDEX))
             pending.clear()
     if pending:
-        batches.append(_batch(pending))
+        batches.append(_batch(pending, _INDEX))
     accepted = pa.Table.from_batches(batches, schema=_INDEX)
-
-    if known_elsewhere is not None and accepted.num_rows:
-        ids = accepted["doc_id"].combine_chunks()
-        elsewhere = pc.is_in(ids, value_set=pa.array(sorted(known_elsewhere(ids)), pa.string()))
-        refusals += [
-            (row, f"doc_id {shortened(repr(doc_id))} is a duplicate of a document in another shard")
-            for doc_id, row in zip(
-                *(accepted.filter(elsewhere)[name].to_pylist() for name in ("doc_id", "source_row")), strict=True
-            )
-        ]
-        accepted = accepted.filter(pc.invert(elsewhere))
-    refusals.sort()
-
-    rows, reasons = [row for row, _ in refusals], [reason for _, reason in refusals]
-    refused = pa.table({"source_row": pa.array(rows, pa.int64()), "reason": pa.array(reasons, pa.string())})
+    refused = pa.Table.from_batches([_batch(refusals, _REFUSED)] if refusals else [], schema=_REFUSED)
     return IndexedShard(
         shard=shard,
-        documents=_as_table("documents", accepted, shard=shard),
-        quarantine=_as_table("quarantine", refused, shard=shard),
-        content_digest=_content_digest(accepted, refusals),
-        n_bytes=pc.sum(accepted["n_bytes"]).as_py() or 0,
+        documents=_as_table("documents", accepted, shard=shard, version=version),
+        quarantine=_as_table("quarantine", refused, shard=shard, version=version),
         previews=tuple(previews),
+        oddities=odd.counted(accepted["text_sha256"]),
     )
 
 
-def _batch(rows: list[tuple[str, int, str, int]]) -> pa.RecordBatch:
+def refused_file(shard: Shard, error: ValueError, *, version: str | None) -> pa.Table:
+    """The row of `quarantine` for a file that cannot be indexed at all, with the reason."""
+    refused = _batch([(None, f"the whole file: {printable(redacted(error))}", None, None, None)], _REFUSED)
+    return _as_table("quarantine", pa.Table.from_batches([refused]), shard=shard, version=version)
+
+
+def _batch(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _INDEX, strict=True)],
-        schema=_INDEX,
+        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)],
+        schema=schema,
     )
 
 
-def _as_table(name: str, rows: pa.Table, *, shard: Shard) -> pa.Table:
+def _as_table(name: str, rows: pa.Table, *, shard: Shard, version: str | None) -> pa.Table:
     """The rows in the schema of table `name`, with the columns that are the same for the whole shard."""
-    constants = {"domain": shard.domain, "shard": shard.name, "source_uri": shard.uri}
+    constants = {
+        "domain": shard.domain,
+        "shard": shard.name,
+        "source_uri": shard.uri,
+        "source_version": version,
+    }
     return pa.table(
         [
-            pa.repeat(pa.scalar(constants[field.name]), rows.num_rows) if field.name in constants else rows[field.name]
+            pa.repeat(pa.scalar(constants[field.name], field.type), rows.num_rows)
+            if field.name in constants
+            else rows[field.name]
             for field in TABLES[name]
         ],
         schema=TABLES[name],
     )
-
-
-def _content_digest(accepted: pa.Table, refusals: list[tuple[int, str]]) -> str:
-    digest = hashlib.sha256()
-    for batch in accepted.select(["doc_id", "text_sha256"]).to_batches():
-        for doc_id, text_sha256 in zip(batch["doc_id"].to_pylist(), batch["text_sha256"].to_pylist(), strict=True):
-            digest.update(json.dumps(["document", doc_id, text_sha256]).encode())
-    for row, reason in refusals:
-        digest.update(json.dumps(["refusal", row, reason]).encode())
-    return digest.hexdigest()

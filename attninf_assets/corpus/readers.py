@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 from attninf_assets.corpus.documents import BadFileError, Document, Refusal, Shard
 from attninf_assets.corpus.formats import MISSING, Row, read_rows
-from attninf_assets.corpus.printable import shortened
+from attninf_assets.corpus.printable import printable, shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
 __all__ = ["MOST_REFUSED", "read_shard"]
 
 MOST_REFUSED = 1_000_000  # rows of one shard; they are kept in memory until it is read
+
+_EXCERPT = 80  # characters
 
 _KINDS: dict[type, str] = {
     bool: "a boolean",
@@ -59,6 +61,8 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
                 source_uri=shard.uri,
                 source_row=row.index,
                 reason=str(refused),
+                doc_id=_known_id(row, shard=shard),
+                excerpt=_excerpt(row),
             )
         else:
             yield Document(
@@ -89,6 +93,25 @@ def _doc_id(row: Row, *, shard: Shard) -> str:
     if doc_id.isspace():
         raise _RowRefusedError("doc_id is only whitespace")
     return doc_id
+
+
+def _known_id(row: Row, *, shard: Shard) -> str | None:
+    try:
+        return _doc_id(row, shard=shard)
+    except _RowRefusedError:
+        return None
+
+
+def _excerpt(row: Row) -> str | None:
+    """How the row's text begins, or its line where it has no fields; None where there is nothing to be shown."""
+    value = row.text if row.line is None else row.line
+    if value is MISSING or value is None:
+        return None
+    if isinstance(value, bytes):
+        text = value[: 4 * _EXCERPT].decode(errors="backslashreplace")
+    else:
+        text = value if isinstance(value, str) else repr(value)
+    return printable(text[:_EXCERPT]) or None
 
 
 def _string(value: object, *, field: str, wanted: str = "a string") -> str:

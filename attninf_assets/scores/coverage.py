@@ -170,7 +170,7 @@ def require_coverage(coverage: list[Coverage], *, at_least: float, never_indexed
     if orphaned := [f"{c.domain} ({c.n_orphaned:,})" for c in coverage if c.n_orphaned]:
         raise ValueError(
             f"scores of documents that are no longer indexed in {', '.join(orphaned)}: materialize the changed shards' "
-            "attention_influence_scores, which drops them"
+            "attention_influence_scores, which drops them, or where a shard's file is gone, run retire_shards"
         )
     short = [c for c in coverage if c.share < at_least]
     if short:

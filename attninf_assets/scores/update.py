@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attninf_assets.corpus.documents import Shard
+from attninf_assets.corpus.holders import is_indexed
 from attninf_assets.corpus.texts import indexed_documents
 from attninf_assets.influence.document_score import DocumentScore, Text
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
@@ -83,7 +84,7 @@ def update_partition_scores(
     complete_scoring_runs(lake)
     indexed_at = lake.version("documents")
     n_documents = lake.count("documents", where=where, version=indexed_at)
-    if not n_documents and not lake.count("quarantine", where=where):
+    if not n_documents and not is_indexed(lake, where):
         raise ValueError(f"{shard.key} is not indexed: materialize raw_corpus for it first")
     seen = lake.version("scores")
     ours = made_by(selector.fingerprint)

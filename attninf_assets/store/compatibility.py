@@ -3,9 +3,9 @@
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 
-__all__ = ["WRITTEN_BY", "check_is_ours"]
+__all__ = ["WRITTEN_BY", "check_is_ours", "is_older"]
 
 WRITTEN_BY = {
     "documents": "raw_corpus",
@@ -21,7 +21,11 @@ _UNREADABLE_FEATURES = {"deletionVectors", "columnMapping"}  # plain Parquet rea
 
 
 def check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
-    """Raise ValueError naming the table's place and what differs from `schemas`, or what we could not read of it."""
+    """Raise ValueError naming the table's place and what differs from `schemas`, or what we could not read of it.
+
+    What an older version of ours wrote passes: columns that came later may be absent, and ones that may hold nulls now
+    may be forbidden to; the next commit adds what is lacking.
+    """
     features = _UNREADABLE_FEATURES.intersection(table.protocol().reader_features or [])
     if features:
         raise ValueError(f"{uri}: the table uses {', '.join(sorted(features))}, which we cannot read")
@@ -39,15 +43,21 @@ def check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
         raise ValueError(f"{uri}: partitioned by {partitions}, expected {PARTITIONED_BY[name]}")
 
 
+def is_older(name: str, table: DeltaTable) -> bool:
+    """Whether our table lacks columns, or the leave to hold nulls, that were added since it was written."""
+    ours, stored = TABLES[name], pa.schema(table.schema().to_arrow())
+    return {(field.name, field.nullable) for field in ours} != {(field.name, field.nullable) for field in stored}
+
+
 def _field(schema: pa.Schema, column: str) -> pa.Field | None:
     return schema.field(column) if column in schema.names else None
 
 
 def _same(ours: pa.Field | None, stored: pa.Field | None) -> bool:
     if ours is None or stored is None:
-        return False
+        return ours is not None and came_later(ours)
     # types compare, rather than fields: they disregard what a list's elements are called
-    return ours.type == stored.type and ours.nullable == stored.nullable
+    return ours.type == stored.type and (ours.nullable or not stored.nullable)
 
 
 def _kind(field: pa.Field | None) -> str:

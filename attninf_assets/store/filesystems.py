@@ -17,6 +17,7 @@ __all__ = [
     "NO_OPTIONS",
     "FoundFile",
     "StorageOptions",
+    "files_at",
     "filesystem_for",
     "found_files",
     "join",
@@ -144,10 +145,22 @@ def standing_files(root: str, paths: Sequence[str], *, storage_options: StorageO
     return _files_among(filesystem.get_file_info([join(folder, path) for path in paths]), root, folder)
 
 
-def _files_among(infos: Iterable[pa.fs.FileInfo], root: str, folder: str) -> list[FoundFile]:
+def files_at(uris: Sequence[str], *, storage_options: StorageOptions = NO_OPTIONS) -> dict[str, FoundFile]:
+    """Those of the files that are there, each by its URI, looked up one by one; paths are as on the storage."""
+    found: dict[str, FoundFile] = {}
+    for scheme in {uri.partition("://")[0] if "://" in uri else "" for uri in uris}:
+        of_scheme = [uri for uri in uris if (uri.partition("://")[0] if "://" in uri else "") == scheme]
+        located = {filesystem_for(uri, storage_options)[1]: uri for uri in of_scheme}
+        filesystem, _ = filesystem_for(of_scheme[0], storage_options)
+        there = _files_among(filesystem.get_file_info(list(located)), of_scheme[0])
+        found |= {located[file.path]: file for file in there}
+    return found
+
+
+def _files_among(infos: Iterable[pa.fs.FileInfo], root: str, folder: str | None = None) -> list[FoundFile]:
     """Of what Arrow says, the files. Some S3 servers list times to the millisecond; of one object all say seconds."""
     unit = 1_000_000_000 if root.startswith("s3://") else 1
-    prefix = folder.rstrip("/") + "/"
+    prefix = "" if folder is None else folder.rstrip("/") + "/"
     return [
         FoundFile(info.path.removeprefix(prefix), info.size or 0, (info.mtime_ns or 0) // unit * unit)
         for info in infos

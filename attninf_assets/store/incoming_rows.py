@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 from attninf_assets.store.scratch import scratch_directory
 
 __all__ = ["conform", "replayable"]
@@ -35,10 +35,15 @@ def replayable(
 def conform(name: str, rows: pa.Table, *, where: Mapping[str, str]) -> pa.Table:
     """The rows with the columns of `schemas.TABLES[name]`, in order, cast where no value is lost.
 
+    Columns that came later are null where the rows lack them.
+
     Raises ValueError naming the table, the column and the offending value for a column missing or unknown,
     a value that does not fit, a null where none may be, an empty partition value, and a row outside `where`.
     """
     schema = TABLES[name]
+    for field in schema:
+        if came_later(field) and field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
     missing = [column for column in schema.names if column not in rows.column_names]
     unknown = [column for column in rows.column_names if column not in schema.names]
     if missing or unknown or len(rows.column_names) != len(schema.names):

@@ -21,7 +21,7 @@ from fsspec.spec import AbstractFileSystem
 
 from attninf_assets.store.damage import damage_named
 from attninf_assets.store.root import Root
-from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 from attninf_assets.store.scratch import scratch_of_process
 from attninf_assets.store.snapshots import Snapshot
 from attninf_assets.store.sql import literal
@@ -75,6 +75,9 @@ def connect(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with a view of each named table as it is now, in the columns of `schemas.TABLES`.
 
+    Columns that came later are left out: files that were written before lack them, and DuckDB would have to open every
+    file of the table to find out which do. `Lake.read` has them.
+
     With `where`, the views hold the partitions with those values and nothing else, and cost no more than their files.
     A table named in `versions` is shown as it was at that version; ValueError where that cannot be read any more. The
     views keep showing the versions found here, whatever is written later; but those of several tables are looked up
@@ -122,7 +125,7 @@ def _may_be_for_damage(error: Exception) -> bool:
 
 
 def _view(name: str, files: Sequence[str]) -> str:
-    types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name]}
+    types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name] if not came_later(field)}
     if not files:
         nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())
         return f"SELECT {nothing} WHERE false"

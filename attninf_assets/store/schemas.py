@@ -2,11 +2,16 @@
 
 import pyarrow as pa
 
-__all__ = ["PARTITIONED_BY", "TABLES", "description"]
+__all__ = ["PARTITIONED_BY", "TABLES", "came_later", "description"]
 
 
 def _field(name: str, type_: pa.DataType, meaning: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, type_, nullable=nullable, metadata={"description": meaning})
+
+
+def _later(name: str, type_: pa.DataType, meaning: str) -> pa.Field:
+    """A column that tables may lack which an older version wrote; its rows read as null."""
+    return pa.field(name, type_, metadata={"description": meaning, "later": "yes"})
 
 
 _DOC_ID = _field("doc_id", pa.string(), "identifier, unique within the domain")
@@ -14,6 +19,7 @@ _DOMAIN = _field("domain", pa.string(), "kind of source")
 _SHARD = _field("shard", pa.string(), "slice of the domain; the partition key is <domain>.<shard>")
 _SOURCE_URI = _field("source_uri", pa.string(), "file the row came from")
 _SOURCE_ROW = _field("source_row", pa.int64(), "0-based row or line in that file")
+_SOURCE_VERSION = _later("source_version", pa.string(), "size and time of that file when it was indexed")
 _TEXT_SHA256 = _field("text_sha256", pa.string(), "sha256 of the text's UTF-8 bytes")
 _N_TOKENS = _field("n_tokens", pa.int64(), "the document's own tokens, start tokens not counted")
 _FINGERPRINT = _field("selector_fingerprint", pa.string(), "sha256 of everything that decides a score")
@@ -29,6 +35,7 @@ TABLES: dict[str, pa.Schema] = {
             _SOURCE_ROW,
             _TEXT_SHA256,
             _field("n_bytes", pa.int64(), "length of the text in UTF-8 bytes"),
+            _SOURCE_VERSION,
         ]
     ),
     "quarantine": pa.schema(
@@ -36,8 +43,14 @@ TABLES: dict[str, pa.Schema] = {
             _DOMAIN,
             _SHARD,
             _SOURCE_URI,
-            _SOURCE_ROW,
+            _SOURCE_ROW.with_nullable(True).with_metadata(
+                {"description": "0-based row or line in that file; null where the file as a whole was refused"}
+            ),
             _field("reason", pa.string(), "why the row was refused"),
+            _SOURCE_VERSION,
+            _later("doc_id", pa.string(), "the row's identifier, where it has a valid one"),
+            _later("held_by", pa.string(), "of a doc_id that another shard of the domain holds: that shard"),
+            _later("excerpt", pa.string(), "how the text or line begins, control characters escaped"),
         ]
     ),
     "retrieval_probes": pa.schema(
@@ -119,6 +132,11 @@ PARTITIONED_BY: dict[str, list[str]] = {
     "thresholds": [],
     "selected_subset": ["domain"],
 }
+
+
+def came_later(field: pa.Field) -> bool:
+    """Whether a table that an older version wrote may lack the column."""
+    return b"later" in (field.metadata or {})
 
 
 def description(field: pa.Field) -> str:

@@ -4,7 +4,7 @@ import errno
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from attninf_assets.store.after_commit import settle
 from attninf_assets.store.commits import TRANSACTIONS
+from attninf_assets.store.compatibility import is_older
 from attninf_assets.store.conditional_writes import require_conditional_writes
 from attninf_assets.store.damage import DamagedTableError, damage_named
 from attninf_assets.store.incoming_rows import conform, replayable
@@ -85,6 +86,7 @@ class Lake:
                         table,
                         replay(),
                         mode="overwrite",
+                        schema_mode="merge" if is_older(name, table) else None,
                         predicate=predicate,
                         writer_properties=COMPRESSED,
                         commit_properties=noted,
@@ -92,6 +94,31 @@ class Lake:
                 return table.version()
 
             return self.in_turn(name, overwrite, to=f"replace {wanted or 'the table'}")
+
+    def take_out(self, name: str, *, where: Mapping[str, str], holding: Collection[str]) -> bool:
+        """Take the rows of a partition out, if it consists of just those `files` still; whether it did.
+
+        Another writer's rows, which it may put there meanwhile, stay.
+        """
+        predicate = partition_predicate(self._checked(name, where))
+        expected = {uri.removeprefix(f"{self.root.table_uri(name)}/") for uri in holding}
+
+        def empty(table: DeltaTable) -> bool:
+            if set(Snapshot.of(name, table).within(where)["path"].to_pylist()) != expected:
+                return False
+            write_deltalake(table, TABLES[name].empty_table(), mode="overwrite", predicate=predicate)
+            return True
+
+        return bool(expected) and self.in_turn(name, empty, to=f"take out {where}")
+
+    def partitions(self, name: str, *, where: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+        """The partitions that hold rows now, within `where`; looked up in the log alone."""
+        wanted = self._checked(name, where or {})
+        snapshot = self.snapshot(name)
+        if snapshot is None:
+            return []
+        columns = PARTITIONED_BY[name]
+        return snapshot.within(wanted).select(columns).group_by(columns).aggregate([]).to_pylist()
 
     def append(self, name: str, rows: pa.Table, *, writer: str, number: int) -> int | None:
         """Add rows once: not again if `writer` has added rows with this `number` or a higher one before.
@@ -109,6 +136,7 @@ class Lake:
                 table,
                 wanted,
                 mode="append",
+                schema_mode="merge" if is_older(name, table) else None,
                 writer_properties=COMPRESSED,
                 commit_properties=CommitProperties(
                     app_transactions=[Transaction(writer, number)], custom_metadata={TRANSACTIONS: "1"}

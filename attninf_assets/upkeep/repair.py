@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from attninf_assets.corpus.documents import Shard
-from attninf_assets.corpus.stored_index import index_and_store
+from attninf_assets.corpus.documents import LandedShard
+from attninf_assets.corpus.stored_index import index_and_store, index_waiting
 from attninf_assets.mixture.manifest import MANIFEST
 from attninf_assets.selector.model_files import list_of
 from attninf_assets.selector.scrub import model_of
@@ -119,7 +119,7 @@ def mend(lake: Lake, plan: RepairPlan) -> None:
 
 
 def reindex(
-    lake: Lake, plan: RepairPlan, *, find: Callable[[str], Shard], storage_options: StorageOptions = NO_OPTIONS
+    lake: Lake, plan: RepairPlan, *, find: Callable[[str], LandedShard], storage_options: StorageOptions = NO_OPTIONS
 ) -> dict[str, Exception]:
     """Index the plan's shards again from their source files; returns why one could not be, by its key.
 
@@ -131,6 +131,8 @@ def reindex(
             index_and_store(lake, find(key), storage_options=storage_options)
         except (ValueError, OSError) as error:  # one source that is gone is no reason to leave the other shards
             failed[key] = error
+    for key in plan.reindex:
+        index_waiting(lake, key, find=find, storage_options=storage_options)
     lake.root.delete(_LEFT)
     return failed
 

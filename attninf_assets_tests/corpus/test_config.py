@@ -48,9 +48,9 @@ domains:
     config = load_corpus_config(path)
     assert config.path == str(path)
     assert config.domains == {
-        "web": DomainSource(files=Glob("web/*.parquet", f"{tmp_path}/web", "*.parquet"), format="parquet"),
+        "web": DomainSource(files=(Glob("web/*.parquet", f"{tmp_path}/web", ("*.parquet",)),), format="parquet"),
         "code": DomainSource(
-            files=Glob("s3://bucket/code/**/*.jsonl.zst", "s3://bucket/code", "**/*.jsonl.zst"),
+            files=(Glob("s3://bucket/code/**/*.jsonl.zst", "s3://bucket/code", ("**/*.jsonl.zst",)),),
             format="jsonl.zst",
             text_column="content",
             id_column="blob_id",
@@ -70,7 +70,19 @@ domains:
         ("{files: 'a/*', format: null}", "domains.web.format: empty: not a format; known are parquet"),
         ("{format: parquet}", "domains.web.files: missing"),
         ("{files: 'a/*'}", "domains.web.format: missing"),
-        ("{files: [a, b], format: parquet}", "domains.web.files: ['a', 'b']: not a glob"),
+        ("{files: {a: b}, format: parquet}", "domains.web.files: {'a': 'b'}: not a glob"),
+        ("{files: [], format: parquet}", "domains.web.files: []: no glob in it"),
+        ("{files: [a, 7], format: parquet}", "domains.web.files: ['a', 7]: 7: not a glob"),
+        ("{files: [a, b/], format: parquet}", "domains.web.files: ['a', 'b/']: 'b/': is a folder; name its files"),
+        ("{files: [a, [b]], format: parquet}", "domains.web.files: ['a', ['b']]: ['b']: not a glob"),
+        ("{files: 'a/{a,b}{c,d}*{1,2,3,4,5,6,7,8,9,0}{1,2,3,4,5,6,7,8,9,0}{1,2,3,4}', format: parquet}", "1,000 globs"),
+        ("{files: 's3://{a,b}/x', format: parquet}", "needs its bucket in full"),
+        (
+            "{files: ['a/*.parquet', 'a/*.jsonl.gz'], format: parquet}",
+            "domains.web.format: 'parquet': '*.jsonl.gz' names jsonl.gz files; a domain has one format: make another",
+        ),
+        ("{files: 'a/*.jsonl.gz', format: jsonl}", "'*.jsonl.gz' names jsonl.gz files; a domain has one format"),
+        ("{files: a, format: parquet, may_be_empty: 1}", "domains.web.may_be_empty: 1: neither true nor false"),
         ("{files: '', format: parquet}", "domains.web.files: '': not a glob"),
         ("{files: a, format: 3}", "domains.web.format: 3: not a format; known are parquet, jsonl"),
         ("{files: a, format: parquet, text_column: 7}", "domains.web.text_column: 7: not a string; put it in quotes"),
@@ -83,7 +95,7 @@ domains:
         ),
         (
             "{files: a, format: parquet, glob: x}",
-            "domains.web.glob: unknown key; known are files, format, text_column, id_column",
+            "domains.web.glob: unknown key; known are files, format, text_column, id_column, may_be_empty",
         ),
         (
             "{files: a, format: parquet, text_colum: x}",
@@ -150,6 +162,25 @@ def test_a_bad_entry_is_refused_with_field_and_value(tmp_path: Path, entry: str,
 )
 def test_a_bad_file_is_refused_with_field_and_value(tmp_path: Path, text: str, complaint: str) -> None:
     assert complaint in _complaint(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("glob", "root", "patterns"),
+    [
+        ("web/{a,b}/*.jsonl", "/web", ("a/*.jsonl", "b/*.jsonl")),
+        ("{web,code}/x", "", ("web/x", "code/x")),
+        ("web/*.{x,{y,z}}", "/web", ("*.x", "*.y", "*.z")),
+        ("web/part-{1,2}{a,b}", "/web", ("part-1a", "part-1b", "part-2a", "part-2b")),
+        ("web/{a}/x{", "/web/{a}", ("x{",)),
+        ("web/{a/x,b}/*", "/web", ("a/x/*", "b/*")),
+    ],
+)
+def test_braces_are_spelled_out_below_the_folder_before_them(
+    tmp_path: Path, glob: str, root: str, patterns: tuple[str, ...]
+) -> None:
+    path = _write(tmp_path, f"domains:\n  web: {{files: '{glob}', format: jsonl}}\n")
+    (found,) = load_corpus_config(path).domains["web"].files
+    assert found == Glob(glob, f"{tmp_path}{root}", patterns)
 
 
 _LAUGHS = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10))

@@ -40,14 +40,54 @@ def test_shards_are_sorted_and_read_as_their_domain_says(tmp_path: Path) -> None
     assert {(shard.format, shard.text_column, shard.id_column) for shard in shards} == {("jsonl.gz", "text", None)}
 
 
-def test_a_domain_whose_glob_matches_nothing_has_no_shards_and_can_be_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("glob", "told"),
+    [
+        ("web/*.jsonl", r"'web/\*.jsonl'; .*/web exists and holds a.parquet"),
+        ("wbe/data/*.jsonl", r"'wbe/data/\*.jsonl'; .* exists and holds corpus.yaml, web$"),
+        ("web", r"'web', which is a folder; name its files, as in 'web/\*.jsonl'"),
+        ("[web/x.jsonl, 'web/{y,z}.jsonl']", r"'web/x.jsonl'; (?s:.)*'web/\{y,z\}.jsonl'; "),
+    ],
+)
+def test_a_domain_whose_glob_matches_nothing_is_told_with_what_is_there_instead(
+    tmp_path: Path, glob: str, told: str
+) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web/a.parquet").touch()
-    path = _write(tmp_path, f"domains:\n  web: {_GOOD}\n  code: {{files: code/*.jsonl, format: jsonl}}\n")
-    corpus = Corpus(load_corpus_config(path))
+    written = f"domains:\n  web: {_GOOD}\n  code: {{files: {glob}, format: jsonl}}\n"
+    corpus = Corpus(load_corpus_config(_write(tmp_path, written)))
     shards = corpus.shards()
     assert [shard.key for shard in shards] == ["web.a"]
-    assert list(corpus.domains_without(shards)) == ["code"]
+    with pytest.raises(
+        ValueError, match=rf"corpus.yaml: .*may_be_empty: true(?s:.)*domains.code.files: nothing .*{told}"
+    ):
+        corpus.require_files(shards)
+    waiting = written.replace("format: jsonl}", "format: jsonl, may_be_empty: true}")
+    Corpus(load_corpus_config(_write(tmp_path, waiting))).require_files(shards)
+
+
+def test_a_list_of_files_and_globs_is_one_domain_and_a_file_that_two_find_is_one_shard(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.parquet").touch()
+        (tmp_path / f"deep-{name}").mkdir()
+        (tmp_path / f"deep-{name}" / "x.parquet").touch()
+    files = "[a.parquet, '?.parquet', 'deep-{a,b}/*.parquet']"
+    path = _write(tmp_path, f"domains:\n  web: {{files: {files}, format: parquet}}\n")
+    corpus = Corpus(load_corpus_config(path))
+    shards = corpus.shards()
+    below = [shard.uri.removeprefix(f"{tmp_path}/") for shard in shards]
+    assert sorted(below) == ["a.parquet", "b.parquet", "c.parquet", "deep-a/x.parquet", "deep-b/x.parquet"]
+    for shard in shards:
+        assert corpus.find(shard.key).shard == Corpus(corpus.config).find(shard.key).shard == shard
+
+
+def test_two_globs_whose_files_have_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.parquet").touch()
+    path = _write(tmp_path, "domains:\n  web: {files: ['a/*', 'b/*'], format: parquet}\n")
+    with pytest.raises(ValueError, match=r"'a/\*', 'b/\*' matches two files .*/a/x.parquet and .*/b/x.parquet"):
+        Corpus(load_corpus_config(path)).shards()
 
 
 def test_two_files_with_one_shard_name_are_an_error_that_names_both(tmp_path: Path) -> None:
@@ -209,10 +249,10 @@ def test_whatever_lies_there_a_shard_is_found_as_a_listing_finds_it(
         Path(folder, "corpus.yaml").write_text(f"domains:\n  web: {{files: 'web/{glob}', format: jsonl}}\n")
         config = load_corpus_config(Path(folder, "corpus.yaml"))
         by_name: dict[str, list[str]] = {}
-        source = config.domains["web"].files
+        (source,) = config.domains["web"].files
         through_a_file = any(place.is_file() for place in (Path(source.root), *Path(source.root).parents))
         # no folder can be below a file: a listing is an error then, and no shard is there
-        for listed in [] if through_a_file else found_files(source.root, source.pattern):
+        for listed in [] if through_a_file else found_files(source.root, source.patterns[0]):
             by_name.setdefault(shard_name(listed.path, format="jsonl"), []).append(f"{source.root}/{listed.path}")
         doubled = [name for name, files in by_name.items() if len(files) > 1]
         said = {f"web.{shard_name(path, format='jsonl')}": f"{root}/{path}" for path in claims}
@@ -244,8 +284,8 @@ def test_on_s3_a_shard_is_found_as_a_listing_finds_it(s3_options: dict[str, str]
         filesystem, inner = filesystem_for(f"{root}/{path}", s3_options)
         with filesystem.open_output_stream(inner) as stream:
             stream.write(b"12345")
-    glob = Glob(f"{root}/**/*.parquet", root, "**/*.parquet")
-    config = CorpusConfig("corpus.yaml", {"web": DomainSource(files=glob, format="parquet")})
+    glob = Glob(f"{root}/**/*.parquet", root, ("**/*.parquet",))
+    config = CorpusConfig("corpus.yaml", {"web": DomainSource(files=(glob,), format="parquet")})
     landed = Corpus(config, storage_options=s3_options).landed_shards()
     assert len(landed) == 2
     listings.clear()

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +10,10 @@ from hypothesis import strategies as st
 from attninf_assets.corpus.config import FORMATS
 from attninf_assets.corpus.documents import Document
 from attninf_assets.corpus.indexing import IndexedShard, index_shard
+from attninf_assets.corpus.printable import printable
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.store.schemas import TABLES
-from attninf_assets_tests.support.source_files import json_lines, shard_of, write_rows
+from attninf_assets_tests.support.source_files import shard_of, write_rows
 
 _rows = st.lists(
     st.fixed_dictionaries(
@@ -33,8 +33,8 @@ def _indexed(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x")
         write_rows(path, rows, format=format)
-        known = None if elsewhere is None else lambda ids: elsewhere & set(ids.to_pylist())
-        return index_shard(shard_of(path, format=format, id_column="id"), known_elsewhere=known)
+        alone = index_shard(shard_of(path, format=format, id_column="id"), version="7-9")
+        return alone.without(dict.fromkeys(elsewhere or (), "other"))
 
 
 @given(rows=_rows, elsewhere=st.sets(st.sampled_from("abcdef")), format=st.sampled_from(FORMATS))
@@ -56,7 +56,7 @@ def test_the_index_agrees_with_a_plain_reading(rows: list[dict[str, object]], el
         write_rows(path, rows, format="jsonl")
         shard = shard_of(path, format="jsonl", id_column="id")
         read = list(read_shard(shard))
-        index = index_shard(shard, known_elsewhere=lambda _: elsewhere)
+        index = index_shard(shard, version="7-9").without(dict.fromkeys(elsewhere, "other"))
     kept = [row for row in read if isinstance(row, Document) and row.doc_id not in elsewhere]
     refused = {row.source_row: getattr(row, "reason", None) for row in read if row not in kept}
     assert index.documents.to_pylist() == [
@@ -68,6 +68,7 @@ def test_the_index_agrees_with_a_plain_reading(rows: list[dict[str, object]], el
             "source_row": row.source_row,
             "text_sha256": row.text_sha256,
             "n_bytes": len(row.text.encode()),
+            "source_version": "7-9",
         }
         for row in kept
     ]
@@ -78,6 +79,10 @@ def test_the_index_agrees_with_a_plain_reading(rows: list[dict[str, object]], el
             "source_uri": str(path),
             "source_row": row,
             "reason": reason or f"doc_id {rows[row]['id']!r} is a duplicate of a document in another shard",
+            "source_version": "7-9",
+            "doc_id": rows[row]["id"],
+            "held_by": None if reason else "other",
+            "excerpt": (printable(rows[row]["text"]) if rows[row]["text"] else None) if reason else None,
         }
         for row, reason in sorted(refused.items())
     ]
@@ -134,21 +139,6 @@ def test_the_digest_does_not_depend_on_the_format() -> None:
 def test_a_change_changes_the_digest(changed: list[dict[str, object]]) -> None:
     rows: list[dict[str, object]] = [{"text": "a", "id": "a"}, {"text": "b", "id": "b"}, {"text": "", "id": "c"}]
     assert _indexed(rows).content_digest != _indexed(changed).content_digest
-
-
-def test_other_shards_are_asked_once_with_the_accepted_ids() -> None:
-    asked: list[list[str]] = []
-
-    def known(ids: pa.Array) -> set[str]:
-        asked.append(ids.to_pylist())
-        return {"b", "not asked for"}
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "x")
-        path.write_bytes(json_lines([{"text": t, "id": i} for t, i in [("a", "a"), ("", "x"), ("b", "b"), ("c", "a")]]))
-        index = index_shard(shard_of(path, format="jsonl", id_column="id"), known_elsewhere=known)
-    assert asked == [["a", "b"]]
-    assert index.documents["doc_id"].to_pylist() == ["a"]
 
 
 def test_previews_are_the_beginnings_of_the_first_documents() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attninf_assets.corpus.config import FORMATS
-from attninf_assets.corpus.documents import Document
+from attninf_assets.corpus.documents import Document, Refusal
 from attninf_assets.corpus.readers import read_shard
 from attninf_assets.store.filesystems import filesystem_for
 from attninf_assets_tests.support.source_files import (
@@ -467,3 +467,24 @@ def test_every_line_is_accounted_for_once_and_in_order(rows: list[dict[str, obje
         assert row.doc_id == str(rows[row.source_row]["id"])
     ids = [row.doc_id for row in documents_of(read)]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_refused_row_has_its_id_and_how_its_text_begins_fit_to_be_shown(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    lines = [
+        b'{"id": "a", "text": "first"}',
+        b'{"id": "a", "text": "\\u001b[2Jagain\\u202e' + b"x" * 500 + b'"}',
+        b'{"id": "b", "text": 12345}',
+        b'{"id": null, "text": "no id"}',
+        b'{"id": "c", "text": null}',
+        b"\xff\x00 not json",
+    ]
+    path.write_bytes(b"\n".join(lines))
+    refused = [row for row in read_shard(shard_of(path, format="jsonl", id_column="id")) if isinstance(row, Refusal)]
+    assert [(row.source_row, row.doc_id, row.excerpt) for row in refused] == [
+        (1, "a", "\\x1b[2Jagain\\u202e" + "x" * 70),
+        (2, "b", "12345"),
+        (3, None, "no id"),
+        (4, "c", None),
+        (5, None, "\\xff\\x00 not json"),
+    ]

@@ -1,8 +1,10 @@
 """Sentences for the probes: real ones, distinct, evenly drawn, and the same for the same seed."""
 
 import random
+import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +97,38 @@ def test_refused_rows_are_passed_over(tmp_path: Path) -> None:
     path.write_bytes(b"not json\n" + json_lines([{"text": None}, {"text": "Here is a good sentence."}]))
     shard = Shard("web", "x", str(path), "jsonl", "text", None)
     assert sample_sentences([shard], n=5, seed=0) == ["Here is a good sentence."]
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_next_one_drawn_takes_its_place(tmp_path: Path) -> None:
+    shards = _corpus(tmp_path, domains=2, shards=6, documents=3)
+
+    def drawn(sentences: list[str]) -> set[str]:
+        found = (re.match(r"Domain (\d) has shard (\d) ", sentence) for sentence in sentences)
+        return {f"d{match[1]}.s{match[2]}" for match in found if match}
+
+    first = drawn(sample_sentences(shards, n=1000, seed=3, shards_per_domain=2))
+    broken = {min(first): b"", max(first): b"{}"}
+    for shard in shards:
+        if shard.key in broken:
+            Path(shard.uri).write_bytes(broken[shard.key])
+    with pytest.raises(ValueError, match=r"\.jsonl: "):
+        sample_sentences(shards, n=1000, seed=3, shards_per_domain=2)
+    told: dict[str, str] = {}
+    found = sample_sentences(
+        shards, n=1000, seed=3, shards_per_domain=2, pass_over=lambda s, error: told.update({s.key: str(error)})
+    )
+    assert set(told) == set(broken)
+    assert "holds no rows" in told[min(first)]
+    assert len(drawn(found)) == len(first) == 4
+    assert drawn(found) & first == first - set(broken)
+    backwards = sample_sentences(shards[::-1], n=1000, seed=3, shards_per_domain=2, pass_over=lambda *_: None)
+    assert backwards == found
+
+
+def test_of_a_domain_of_broken_files_only_some_are_tried(tmp_path: Path) -> None:
+    shards = _corpus(tmp_path, domains=1, shards=9, documents=1)
+    for shard in shards:
+        Path(shard.uri).write_bytes(b"")
+    told: list[str] = []
+    assert sample_sentences(shards, n=9, seed=0, shards_per_domain=2, pass_over=lambda s, _: told.append(s.key)) == []
+    assert len(told) == 8

@@ -8,37 +8,41 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle, islice
 from pathlib import Path
 from threading import Barrier, Semaphore, local
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.corpus import stored_index
-from attninf_assets.corpus.documents import Shard
+from attninf_assets.corpus.documents import LandedShard, Shard
+from attninf_assets.corpus.holders import Holding
 from attninf_assets.corpus.indexing import index_shard
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
 
-def _shard(directory: Path, name: str, ids: list[str], *, domain: str = "web") -> Shard:
+def _shard(directory: Path, name: str, ids: list[str], *, domain: str = "web") -> LandedShard:
     source = directory / f"{domain}-{name}.jsonl"
     source.write_text("".join(json.dumps({"id": one, "text": f"text {one} in {name}"}) + "\n" for one in ids))
-    return Shard(domain, name, str(source), "jsonl", "text", "id")
+    status = source.stat()
+    shard = Shard(domain, name, str(source), "jsonl", "text", "id")
+    return LandedShard(shard, n_bytes=status.st_size, modified_ns=status.st_mtime_ns)
 
 
 def _together(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     """Let `n` threads look for duplicates before any of them stores what it found."""
-    looked, barrier, mine = stored_index._ids_elsewhere, Barrier(n), local()
+    looked, barrier, mine = stored_index.holding, Barrier(n), local()
 
-    def look_together(*arguments: object) -> set[str]:
-        found = looked(*arguments)  # type: ignore[arg-type]
+    def look_together(*arguments: Any, **options: Any) -> Holding:
+        found = looked(*arguments, **options)
         if not hasattr(mine, "looked"):
             mine.looked = True
             barrier.wait(30)
         return found
 
-    monkeypatch.setattr(stored_index, "_ids_elsewhere", look_together)
+    monkeypatch.setattr(stored_index, "holding", look_together)
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -56,7 +60,7 @@ def test_of_shards_indexed_at_the_same_instant_one_keeps_the_id(
     assert len(reasons) == 2 * (n - 1)
     assert all("is a duplicate of a document in another shard" in reason for reason in reasons)
     for shard, one in zip(shards, stored, strict=True):
-        rows = lake.read("documents", where={"domain": shard.domain, "shard": shard.name})
+        rows = lake.read("documents", where={"domain": "web", "shard": shard.shard.name})
         assert rows.equals(one.indexed.documents)
     again = [index_and_store(lake, shard) for shard in shards]
     assert [one.changed for one in again] == [False] * n
@@ -82,14 +86,14 @@ def test_shards_that_share_nothing_or_another_domain_are_indexed_once(
     assert Lake(root).count("documents") == 3
 
 
-def _step_by_step(root: Root, shards: list[Shard], turns: Iterable[str]) -> None:
+def _step_by_step(root: Root, shards: list[LandedShard], turns: Iterable[str]) -> None:
     """Index the shards at the same time, each by a run that stops before every look and every commit of documents.
 
     A turn lets the run of that shard go on to its next stop. When `turns` are over, all take turns until they end.
     """
     mine = local()
-    may_go, stopped = {shard.name: Semaphore(0) for shard in shards}, Semaphore(0)
-    looked, committed = stored_index._ids_elsewhere, Lake.replace_if_changed
+    may_go, stopped = {landed.shard.name: Semaphore(0) for landed in shards}, Semaphore(0)
+    looked, committed = stored_index.holding, Lake.replace_if_changed
     ended: set[str] = set()
 
     def stop() -> None:
@@ -97,26 +101,26 @@ def _step_by_step(root: Root, shards: list[Shard], turns: Iterable[str]) -> None
             stopped.release()
             assert may_go[mine.name].acquire(timeout=30)
 
-    def look(*arguments: object) -> set[str]:
+    def look(*arguments: Any, **options: Any) -> Holding:
         stop()
-        return looked(*arguments)  # type: ignore[arg-type]
+        return looked(*arguments, **options)
 
     def commit(lake: Lake, name: str, *arguments: object, **options: object) -> tuple[int | None, bool]:
         if name == "documents":
             stop()
         return committed(lake, name, *arguments, **options)  # type: ignore[arg-type]
 
-    def run(shard: Shard) -> None:
-        mine.name = shard.name
-        assert may_go[shard.name].acquire(timeout=30)
+    def run(landed: LandedShard) -> None:
+        name = mine.name = landed.shard.name
+        assert may_go[name].acquire(timeout=30)
         try:
-            index_and_store(Lake(root), shard)
+            index_and_store(Lake(root), landed)
         finally:
-            ended.add(shard.name)
+            ended.add(name)
             stopped.release()
 
     with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(len(shards)) as threads:
-        patched.setattr(stored_index, "_ids_elsewhere", look)
+        patched.setattr(stored_index, "holding", look)
         patched.setattr(Lake, "replace_if_changed", commit)
         runs = [threads.submit(run, shard) for shard in shards]
         for name in chain(turns, islice(cycle(may_go), 300)):
@@ -168,10 +172,10 @@ def test_each_id_ends_in_one_shard_however_the_runs_meet(
     with tempfile.TemporaryDirectory() as directory:
         root = Root.at(Path(directory) / "root")
         shards = [_shard(Path(directory), name, sorted(held)) for name, held in ids.items()]
-        for shard in shards:
-            if shard.name in there:  # as if it were alone, so that ids live in several shards
-                where = {"domain": shard.domain, "shard": shard.name}
-                Lake(root).replace("documents", index_shard(shard).documents, where=where)
+        for landed in shards:
+            if landed.shard.name in there:  # as if it were alone, so that ids live in several shards
+                where = {"domain": landed.shard.domain, "shard": landed.shard.name}
+                Lake(root).replace("documents", index_shard(landed.shard).documents, where=where)
         _step_by_step(root, shards, turns)
         owners = _owners(root)
         assert set(owners) == set().union(*ids.values())

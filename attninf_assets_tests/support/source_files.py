@@ -9,9 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from attninf_assets.corpus.documents import Document, Refusal, Shard
+from attninf_assets.corpus.documents import Document, LandedShard, Refusal, Shard
 
-__all__ = ["documents_of", "json_lines", "reasons_of", "shard_of", "write_jsonl", "write_parquet", "write_rows"]
+__all__ = [
+    "documents_of",
+    "json_lines",
+    "landed",
+    "reasons_of",
+    "shard_of",
+    "write_jsonl",
+    "write_parquet",
+    "write_rows",
+]
 
 
 def shard_of(
@@ -21,6 +30,12 @@ def shard_of(
     return Shard(
         domain=domain, name="shard", uri=str(path), format=format, text_column=text_column, id_column=id_column
     )
+
+
+def landed(shard: Shard) -> LandedShard:
+    """The shard with its local file's size and time as they are now."""
+    status = Path(shard.uri).stat()
+    return LandedShard(shard, n_bytes=status.st_size, modified_ns=status.st_mtime_ns)
 
 
 def json_lines(rows: Sequence[object]) -> bytes:

@@ -51,7 +51,7 @@ def feed_corpus(directory: Path, draw: random.Random) -> Met:
         config = load_corpus_config(file)
     except ValueError as error:
         return "refused", faults_of_corpus_refusal(str(error), path=str(file), tree=tree)
-    if all(source.files.root.startswith(str(folder)) for source in config.domains.values()):
+    if all(glob.root.startswith(str(folder)) for source in config.domains.values() for glob in source.files):
         try:
             Corpus(config).shards()
         except (ValueError, OSError) as error:

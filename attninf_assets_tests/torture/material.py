@@ -25,6 +25,7 @@ from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.selector.stored import current_selector
 from attninf_assets_tests.support.crashes import journalled_engine
 from attninf_assets_tests.support.planted_model import planted_model
+from attninf_assets_tests.support.source_files import landed
 from attninf_assets_tests.support.tiny_gguf import tiny_gguf
 from attninf_assets_tests.torture.scene import Scene
 from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
@@ -107,7 +108,7 @@ def build(scene: Scene) -> None:
     """Materialize every asset once."""
     of, context = scene.resources(), dg.build_asset_context(instance=scene.instance())
     for key in SHARDS:
-        index_and_store(scene.lake, shard(scene, key))
+        index_and_store(scene.lake, landed(shard(scene, key)))
     selector_model(context, selector=of.selector, lake=of.lake)
     probes = ProbeConfig(n_probes=2, probe_tokens=900)
     retrieval_probes(context, config=probes, selector=of.selector, corpus=of.corpus, lake=of.lake)

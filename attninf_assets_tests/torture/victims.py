@@ -29,6 +29,7 @@ from attninf_assets.store.maintenance import maintain as maintain_tables
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.source_files import landed
 from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, shard
 from attninf_assets_tests.torture.readers import NOTHING
 from attninf_assets_tests.torture.scene import Scene
@@ -77,11 +78,11 @@ def _context(scene: Scene) -> dg.AssetExecutionContext:
 
 
 def _index_changed(scene: Scene) -> None:
-    index_and_store(scene.lake, changed(scene))
+    index_and_store(scene.lake, landed(changed(scene)))
 
 
 def _index_first(scene: Scene) -> None:
-    index_and_store(scene.lake, shard(scene, "notes.first"))
+    index_and_store(scene.lake, landed(shard(scene, "notes.first")))
 
 
 def _score_changed(scene: Scene) -> None:
@@ -105,7 +106,7 @@ def _stage_all(scene: Scene) -> None:
 
 def _shards_gone(scene: Scene) -> None:
     for name in ("gone", "lost"):
-        index_and_store(scene.lake, gone(scene, name))
+        index_and_store(scene.lake, landed(gone(scene, name)))
         score(scene, gone(scene, name))
 
 

@@ -144,14 +144,14 @@ def test_a_damaged_index_stops_its_domain_with_the_command_that_ends_that(pipeli
     path = Path(pipeline.lake.files("documents", where=_LETTERS_A)[0])
     path.write_bytes(path.read_bytes()[:-50])
     sources = corpus().open()
-    other = sources.find("letters.b").shard
+    other = sources.find("letters.b")
     for blocked in (
         lambda: index_and_store(pipeline.lake, other),
         lambda: retire_shard(pipeline.lake, domain="letters", shard="a"),
     ):
         with pytest.raises(DamagedTableError, match=rf"tables/documents: damaged: .*{path.name}.*attninf repair"):
             blocked()
-    index_and_store(pipeline.lake, sources.find("notes.first").shard)
+    index_and_store(pipeline.lake, sources.find("notes.first"))
     assert attninf("repair", "--apply").exit_code == 0
     assert not index_and_store(pipeline.lake, other).changed
     assert retire_shard(pipeline.lake, domain="letters", shard="a").documents == 25

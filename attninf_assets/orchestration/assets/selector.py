@@ -6,6 +6,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
+from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.printable import printable
 from attninf_assets.corpus.sentences import sample_sentences
 from attninf_assets.influence.detection import DETECTION_VERSION
@@ -37,6 +38,7 @@ from attninf_assets.selector.stored import (
     probes_table,
     publish_selector,
 )
+from attninf_assets.store.uris import redacted
 
 _N_SENTENCES = 10_000  # candidates for the probes' values
 
@@ -119,16 +121,32 @@ def retrieval_probes(
     tables = lake.tables()
     directory = local_directory(tables.root, pinned_model(tables.root).directory, cache=lake.model_cache())
     sources = corpus.open()
+    shards, unreadable = sources.shards(), dict[str, str]()
+    sources.require_files(shards)
+
+    def pass_over(shard: Shard, error: ValueError) -> None:
+        unreadable[shard.key] = printable(redacted(error))
+        context.log.warning(f"{shard.key} is passed over: {unreadable[shard.key]}")
+
     sentences = sample_sentences(
-        sources.shards(), n=_N_SENTENCES, seed=config.seed, storage_options=sources.storage_options
-    )
-    probes = probes_for_model(
-        directory,
-        sentences,
-        n_probes=selector.plan.n_probes if config.n_probes is None else config.n_probes,
-        probe_tokens=selector.plan.probe_tokens if config.probe_tokens is None else config.probe_tokens,
+        shards,
+        n=_N_SENTENCES,
         seed=config.seed,
+        storage_options=sources.storage_options,
+        pass_over=pass_over,
     )
+    try:
+        probes = probes_for_model(
+            directory,
+            sentences,
+            n_probes=selector.plan.n_probes if config.n_probes is None else config.n_probes,
+            probe_tokens=selector.plan.probe_tokens if config.probe_tokens is None else config.probe_tokens,
+            seed=config.seed,
+        )
+    except ValueError as error:
+        if unreadable:
+            error.add_note(f"{len(unreadable):,} files could not be read: {'; '.join(unreadable.values())}")
+        raise
     version = tables.replace("retrieval_probes", probes_table(probes))
     context.log.info(f"{len(probes)} probes built from {len(sentences):,} sentences of the corpus")
     return dg.MaterializeResult(
@@ -136,6 +154,9 @@ def retrieval_probes(
         metadata={
             "dagster/row_count": len(probes),
             "tokens": sum(len(p.token_ids) for p in probes),
+            "sentences": len(sentences),
+            "files_passed_over": len(unreadable),
+            **({"passed_over": dg.MetadataValue.json(unreadable)} if unreadable else {}),
             "first_probe": dg.MetadataValue.md(quoted(probes[0].text)),
             "pairs_per_probe": quantiles([p.n_pairs for p in probes]),
             "answer_tokens": quantiles([p.answer_length for p in probes]),

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
 import dagster as dg
 
 from attninf_assets.corpus.arrivals import Arrivals, Memory, arrivals
 from attninf_assets.corpus.documents import LandedShard
 from attninf_assets.orchestration.assets.corpus import SOURCE_VERSION, raw_corpus
-from attninf_assets.orchestration.connections.resources import CorpusResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG, corpus_shards
 from attninf_assets.orchestration.runs.shard_work import INGEST_JOB
 
@@ -31,28 +32,31 @@ ingest_job = dg.define_asset_job(
     description="Registers the partition of every new file under the corpus file's globs and requests its indexing; "
     "100 a tick, up to 25 of them by one run.\n\n"
     "On from the first start: indexing needs no device and copies no text. A file is left alone while "
-    "it is being written; one that was replaced is indexed again; one that is gone is named in the tick's message, and "
-    "its partition stays until `retire_shards` is run. No version of a file is requested twice, so a failure is not "
-    "looped.",
+    "it is being written; one that was replaced is indexed again, and so is one that is back after its documents were "
+    "found elsewhere; one that is gone is named in the tick's message, and its partition stays until `retire_shards` "
+    "is run. No version of a file is requested twice, so a failure is not looped. Where there is nothing else to do, "
+    "a domain whose globs match nothing is an error of the tick, unless the corpus file says that it may be empty.",
 )
-def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult:
+def new_shards(context: dg.SensorEvaluationContext, corpus: CorpusResource, lake: LakeResource) -> dg.SensorResult:
     """Requests for what is new or replaced, at most `SHARDS_PER_TICK`; the cursor remembers what was seen."""
+    sources = corpus.open()
+    landed = sources.landed_shards()
     registered = context.instance.get_dynamic_partitions(CORPUS_SHARDS)
     known = set(registered)
     found = arrivals(
-        corpus.open().landed_shards(),
+        landed,
         known,
         _from_cursor(context.cursor),
-        indexed_version=lambda key: _indexed_version(context.instance, key),
+        indexed_version=_IndexedVersions(context.instance, lake),
         at_most=SHARDS_PER_TICK,
     )
     story = _story(found, n_known=len(known))
     context.log.info(story)
     run_keys = {
-        file.shard.key: _run_key(file, before=_last_indexed(context.instance, file.shard.key)) for file in found.new
+        file.shard.key: _run_key(file, before=_last_indexed(context.instance, file.shard.key))
+        for file in [*found.new, *found.replaced]
     }
-    in_order = [*registered, *run_keys]
-    run_keys |= {file.shard.key: _run_key(file) for file in found.replaced}
+    in_order = [*registered, *(file.shard.key for file in found.new)]
     requests = [_request(keys, run_keys) for keys in neighbours(run_keys, in_order, at_most=SHARDS_PER_RUN)]
     return dg.SensorResult(
         dynamic_partitions_requests=[corpus_shards.build_add_request([file.shard.key for file in found.new])]
@@ -88,9 +92,10 @@ def _request(keys: list[str], run_keys: dict[str, str]) -> dg.RunRequest:
 
 
 def _run_key(file: LandedShard, *, before: dg.EventLogRecord | None = None) -> str:
-    """A run key is used once ever, so a retired shard whose very file is back (indexed `before`) needs another."""
-    back = "" if before is None else f":back-{before.storage_id}"
-    return f"{file.shard.key}:{file.version}{back}"
+    """A run key is used once ever, so a shard that was taken out and whose very file is back needs another: one that
+    names the indexing `before`."""
+    after = "" if before is None else f":after-{before.storage_id}"
+    return f"{file.shard.key}:{file.version}{after}"
 
 
 def _from_cursor(cursor: str | None) -> Memory:
@@ -105,12 +110,28 @@ def _last_indexed(instance: dg.DagsterInstance, key: str) -> dg.EventLogRecord |
     return found.records[0] if found.records else None
 
 
-def _indexed_version(instance: dg.DagsterInstance, key: str) -> str | None:
-    record = _last_indexed(instance, key)
-    if record is None or (materialization := record.asset_materialization) is None:
-        return None
-    stored = materialization.metadata.get(SOURCE_VERSION)
-    return None if stored is None else str(stored.value)
+class _IndexedVersions:
+    """The version of a shard's file that its index is of, as its last event says; None where the tables hold nothing of
+    it: it was never indexed, or taken out since. The tables' logs are looked at the first time this is asked."""
+
+    def __init__(self, instance: dg.DagsterInstance, lake: LakeResource) -> None:
+        self._instance, self._lake = instance, lake
+
+    def __call__(self, key: str) -> str | None:
+        record = _last_indexed(self._instance, key) if key in self._stored else None
+        if record is None or (materialization := record.asset_materialization) is None:
+            return None
+        stored = materialization.metadata.get(SOURCE_VERSION)
+        return None if stored is None else str(stored.value)
+
+    @cached_property
+    def _stored(self) -> set[str]:
+        tables = self._lake.tables()
+        return {
+            f"{partition['domain']}.{partition['shard']}"
+            for name in ("documents", "quarantine")
+            for partition in tables.partitions(name)
+        }
 
 
 def _story(found: Arrivals, *, n_known: int) -> str:

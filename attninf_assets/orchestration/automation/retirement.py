@@ -1,9 +1,14 @@
 """The job `retire_shards`: it takes shards whose source file is gone for good out of the tables."""
 
+from functools import partial
+
 import dagster as dg
 from pydantic import Field
 
+from attninf_assets.corpus.stored_index import indexed_from
+from attninf_assets.orchestration.assets.corpus import index_what_waited, raw_corpus
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.runs.partition_runs import partition_event
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.store.retirement import retire_shard, stored_shards, to_retire
 
@@ -23,7 +28,8 @@ def retire(
 ) -> None:
     """Takes the shards' rows out of scores, documents and quarantine, and deletes their partitions.
 
-    Raises `ValueError`, before anything is deleted, for a shard whose file is still there, or that nobody knows.
+    Shards that refused documents which a retired one had are indexed again. Raises `ValueError`, before anything is
+    deleted, for a shard whose file is still there, or that nobody knows.
     """
     tables, sources = lake.tables(), corpus.open()
     partitions = set(context.instance.get_dynamic_partitions(CORPUS_SHARDS))
@@ -41,6 +47,18 @@ def retire(
             f"retired {key}: {taken.documents:,} documents, {taken.scores:,} scores, "
             f"{taken.quarantine:,} quarantined rows"
         )
+    for key in chosen:
+        made = index_what_waited(
+            context.log,
+            tables,
+            key,
+            find=partial(sources.find, indexed_from=partial(indexed_from, tables)),
+            storage_options=sources.storage_options,
+        )
+        for other, result in made.items():
+            context.log_event(
+                partition_event(context.instance, raw_corpus.get_asset_spec(), other, result, run_id=context.run_id)
+            )
     for key in sorted(partitions.intersection(chosen)):  # last: a run that is repeated still knows its shards
         context.instance.delete_dynamic_partition(CORPUS_SHARDS, key)
     context.log.info(

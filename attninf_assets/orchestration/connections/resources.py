@@ -74,7 +74,7 @@ class CorpusResource(dg.ConfigurableResource):
         if self._opened is None:
             path = str(gather_sample_corpus(Path(self.sample_dir) / "corpus") if self.file == SAMPLE else self.file)
             config = load_corpus_config(path, storage_options=self._options(path))
-            roots = [source.files.root for source in config.domains.values()]
+            roots = [glob.root for source in config.domains.values() for glob in source.files]
             self._opened = Corpus(config, storage_options=lambda: options_now(self._options(*roots)))
         return self._opened
 

@@ -7,7 +7,7 @@ that Dagster gives a run of that partition alone, and then a result that makes n
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -211,8 +211,12 @@ def each_partition(
     *,
     lake: LakeResource,
     checks: Sequence[PartitionCheck],
+    besides: Callable[[str], Mapping[str, dg.MaterializeResult]] = lambda _: {},
 ) -> PartitionEvents:
     """The events of a run over several partitions: `materialize` is called for one partition key after the other.
+
+    `besides` is called after it, succeed or fail, and gives other partitions that it had to make anew for the sake of
+    this one; each has its event and its checks, before this one has its event.
 
     A partition that fails does not stop the others; the run then ends with an error that names all that failed, after
     the checks of the others were evaluated, which Dagster itself would skip; a check that cannot be is named as well.
@@ -222,7 +226,7 @@ def each_partition(
     Bad input (`ValueError`) ends in a `dg.Failure` that names partition, file, row and reason in its metadata, where
     they are known, without the way the code took; what else fails keeps its type, and its traceback is in the log.
     """
-    keys = context.partition_keys
+    keys, spec = context.partition_keys, context.assets_def.get_asset_spec(context.asset_key)
     finished = _finished_before(context)
     failed: dict[str, Exception] = {}
     for key in keys:
@@ -230,9 +234,14 @@ def each_partition(
             continue
         if len(keys) > 1:
             context.log.info(f"{numbered(context, key)} begins")
-        provenance = _provenance(context, key)
+        provenance = _provenance(context.instance, spec, key, run_id=context.run.run_id)
+        result: dg.MaterializeResult | None = None
+        others: Mapping[str, dg.MaterializeResult] = {}
         try:
-            result = materialize(key)
+            try:
+                result = materialize(key)
+            finally:
+                others = besides(key)
         except HopelessError as error:
             cause = error.__cause__
             assert isinstance(cause, Exception)
@@ -245,25 +254,47 @@ def each_partition(
             )
             context.log.error(f"{numbered(context, key)} failed: {told.strip()}")
             failed[key] = error.with_traceback(None)  # whose frames hold the partition's tables
-            continue
-        finished.append(key)
-        yield _materialization(context.asset_key, key, result, provenance)
-        for found in result.check_results or ():
-            assert found.check_name is not None
-            yield _evaluation(context.instance, context.asset_key, found.check_name, key, found)
+        yield from _made_besides(context, others, lake=lake, checks=checks)
+        if result is not None and key not in failed:
+            finished.append(key)
+            yield _materialization(context.asset_key, key, result, provenance)
+            for found in result.check_results or ():
+                assert found.check_name is not None
+                yield _evaluation(context.instance, context.asset_key, found.check_name, key, found)
     if not failed:
         yield _NO_MORE_EVENTS
         return
+    unchecked = yield from _evaluations_before_the_end(context.instance, finished, lake=lake, checks=checks)
+    _raise(failed, unchecked, n_partitions=len(keys))
+
+
+def _evaluations_before_the_end(
+    instance: dg.DagsterInstance, keys: Sequence[str], *, lake: LakeResource, checks: Sequence[PartitionCheck]
+) -> Generator[dg.AssetCheckEvaluation, None, dict[str, Exception]]:
+    """The checks of these partitions; returns those that could not be made, which must not hide why the run fails."""
     unchecked: dict[str, Exception] = {}
-    for key in finished:
+    for key in keys:
         for check in checks:
             try:
-                evaluation = check.evaluation(context.instance, key, lake)
-            except Exception as error:  # it must not hide why the run fails
+                evaluation = check.evaluation(instance, key, lake)
+            except Exception as error:
                 unchecked[f"{check.judge.__name__} of {key}"] = error
             else:
                 yield evaluation
-    _raise(failed, unchecked, n_partitions=len(keys))
+    return unchecked
+
+
+def _made_besides(
+    context: dg.AssetExecutionContext,
+    others: Mapping[str, dg.MaterializeResult],
+    *,
+    lake: LakeResource,
+    checks: Sequence[PartitionCheck],
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    spec = context.assets_def.get_asset_spec(context.asset_key)
+    for other, made in others.items():
+        yield partition_event(context.instance, spec, other, made, run_id=context.run.run_id)
+        yield from (check.evaluation(context.instance, other, lake) for check in checks)
 
 
 def numbered(context: dg.AssetExecutionContext, key: str) -> str:
@@ -319,18 +350,24 @@ def _materialization(
     return dg.AssetMaterialization(asset, partition=key, metadata=result.metadata, tags={**provenance, **versions})
 
 
-def _provenance(context: dg.AssetExecutionContext, key: str) -> dict[str, str]:
+def partition_event(
+    instance: dg.DagsterInstance, spec: dg.AssetSpec, key: str, result: dg.MaterializeResult, *, run_id: str
+) -> dg.AssetMaterialization:
+    """The event of a partition that was made besides the run's own, from its inputs as they are now."""
+    return _materialization(spec.key, key, result, _provenance(instance, spec, key, run_id=run_id))
+
+
+def _provenance(instance: dg.DagsterInstance, spec: dg.AssetSpec, key: str, *, run_id: str) -> dict[str, str]:
     """The code and the inputs that the partition is about to be made from, as Dagster's tags.
 
     An input without an event of the same partition counts as unpartitioned. Pointers are to be older than what is then
     read: what lands in between makes the partition stale, not current.
     """
-    spec = context.assets_def.get_asset_spec(context.asset_key)
-    found = {internals.CODE_VERSION_TAG: spec.code_version or context.run.run_id}
+    found = {internals.CODE_VERSION_TAG: spec.code_version or run_id}
     for dependency in spec.deps:
-        record = _latest(context.instance, dependency.asset_key, key)
+        record = _latest(instance, dependency.asset_key, key)
         partitioned = record is not None
-        record = record or _latest(context.instance, dependency.asset_key, None)
+        record = record or _latest(instance, dependency.asset_key, None)
         version = record and internals.extract_data_version_from_entry(record.event_log_entry)
         value = (version or internals.DEFAULT_DATA_VERSION).value
         found[internals.get_input_data_version_tag(dependency.asset_key)] = (

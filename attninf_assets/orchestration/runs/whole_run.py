@@ -76,9 +76,7 @@ def materialize_everything(
     say("corpus: indexing every shard")
     sources = corpus.open()
     found = sources.shards()
-    if empty := sources.domains_without(found):
-        globs = ", ".join(f"domains.{name}.files: {source.files.written!r}" for name, source in empty.items())
-        raise ValueError(f"{sources.config.path}: nothing matches {globs}")
+    sources.require_files(found)
     shards = [shard.key for shard in found]
     instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
     indexed = [key for key in shards if materialize(["raw_corpus"], key).success]

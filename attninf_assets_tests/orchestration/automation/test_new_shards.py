@@ -38,9 +38,9 @@ class Landing:
 
     def tick(self) -> dg.SensorResult:
         """One tick; the partitions it asks for are added, as the daemon does."""
-        corpus = resources_from(read_settings())["corpus"]
+        resources = resources_from(read_settings())
         with dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"corpus": corpus}
+            instance=self.instance, cursor=self.cursor, resources={name: resources[name] for name in ("corpus", "lake")}
         ) as context:
             result = new_shards(context)
         assert isinstance(result, dg.SensorResult)

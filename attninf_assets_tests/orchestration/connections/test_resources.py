@@ -165,7 +165,9 @@ def test_the_corpus_file_and_the_samples_directory_may_lie_at_home(
     monkeypatch.setenv("ATTNINF_SAMPLE_DIR", "~/sample")
     corpus = resources_from(read_settings())["corpus"]
     assert isinstance(corpus, CorpusResource)
-    assert [source.files.root for source in corpus.open().config.domains.values()] == [str(tmp_path / "a")]
+    assert [glob.root for source in corpus.open().config.domains.values() for glob in source.files] == [
+        str(tmp_path / "a")
+    ]
     assert corpus.sample_dir == str(tmp_path / "sample")
 
 

@@ -49,6 +49,18 @@ def test_everything_is_materialized_with_the_configuration_given_and_once_more_n
     assert "nothing rescored" in out
 
 
+def test_a_broken_shard_is_passed_over_and_named(pipeline: Pipeline, config: Path) -> None:
+    (pipeline.directory / "source/letters/b.parquet").write_bytes(b"PAR1 no more")
+    settings = PROBES | {"score_thresholds": {"config": {"min_coverage": 0.9}}}
+    config.write_text(yaml.safe_dump({"ops": settings}))
+    code, out, err = attninf_run("--config", config)
+    assert code == 3
+    assert "failed: raw_corpus letters.b: " in err
+    assert str(pipeline.directory / "source/letters/b.parquet") in err
+    assert set(pipeline.rows("scores")["shard"]) == {"a", "first"}
+    assert "notes" in out  # the selection of what is there
+
+
 def test_where_nothing_can_be_indexed_the_run_ends_there(pipeline: Pipeline, config: Path) -> None:
     for file in (pipeline.directory / "source").glob("*/*"):
         file.write_bytes(b"")
