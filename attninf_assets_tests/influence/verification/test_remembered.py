@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.model.head import BASE, Head
+from attninf_assets.influence.model.mixed_precision import to_sixteen_bit
 from attninf_assets.influence.model.packing import Window, pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.verification import remembered, verified_model
@@ -54,9 +55,9 @@ def check(model: Any, record: SelfCheckRecord) -> StreamedModel:
 def test_a_remembered_check_is_not_repeated_and_leaves_a_model_that_computes_the_same_bits(
     name: str, bits: int, tmp_path: Path, checks: list[str]
 ) -> None:
-    dtype = torch.float32 if bits == 32 else torch.bfloat16
     record = SelfCheckRecord(tmp_path, of=OF)
-    first, again = (check(tiny_model(name).to(dtype), record) for _ in range(2))
+    models = (tiny_model(name) if bits == 32 else to_sixteen_bit(tiny_model(name)) for _ in range(2))
+    first, again = (check(model, record) for model in models)
     assert len(checks) == 1
     assert again.share_trunk == (name not in UNSHARED)
     assert torch.equal(first.losses_SR(PACKED, STREAMS), again.losses_SR(PACKED, STREAMS))
@@ -82,7 +83,7 @@ def test_a_check_that_was_rough_for_want_of_memory_is_made_again(
 
     monkeypatch.setattr(verified_model, "check_architecture", too_much)
     for _ in range(2):
-        check(tiny_model("llama").bfloat16(), SelfCheckRecord(tmp_path, of=OF))
+        check(to_sixteen_bit(tiny_model("llama")), SelfCheckRecord(tmp_path, of=OF))
     assert len(checks) == 2
     assert not list(tmp_path.iterdir())
 
