@@ -201,6 +201,13 @@ class _Loader(yaml.SafeLoader):
         finally:
             self._anchored.pop()
 
+    def fetch_more_tokens(self) -> None:
+        """As PyYAML's, which takes an escape for a character that there is not."""
+        try:
+            super().fetch_more_tokens()
+        except ValueError as error:
+            raise ValueError(f"line {self.line + 1}: {error}") from error
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """As PyYAML's, which fails in several ways on a scalar that is not what its tag or its looks say."""
         try:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 
 from attninf_assets.corpus.printable import shortened
@@ -123,8 +124,16 @@ def require_sane_gguf(path: Path) -> None:
     """Refuse a GGUF file that is cut off, or whose metadata claims sizes that its tensors do not have."""
     from gguf import GGUFReader  # noqa: PLC0415, slow to import and needed for GGUF files only
 
+    class _Bounded(GGUFReader):
+        """Reads nothing beyond the file's end, where an array that claims 2^62 values is read for ever."""
+
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, **how: Any) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError(f"at byte {int(offset):,}: {int(count):,} values, of which the file has not all")
+            return super()._get(offset, dtype, count, **how)
+
     with refused_as(path, "it is not a whole GGUF file"):
-        reader = GGUFReader(path)
+        reader = _Bounded(path)
         shapes = [tuple(int(n) for n in tensor.shape) for tensor in reader.tensors]
         fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     for name, value in fields.items():

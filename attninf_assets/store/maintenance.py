@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
+from attninf_assets.store.durability import make_durable
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scratch import UNFINISHED, sweep_dead, sweep_scratch
@@ -120,6 +121,7 @@ def _care_for(lake: Lake, name: str, retention: timedelta) -> TableCare:
         hours = int(retention / timedelta(hours=1))
         gone = table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
         table.create_checkpoint()
+        make_durable(lake.root, name, [table.version()])  # before the commits go that it stands for
         table.cleanup_metadata()
         return len(gone), table.version()
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import shutil
 import struct
@@ -338,6 +339,16 @@ def test_a_gguf_file_is_converted_whatever_lies_beside_it(whole_gguf: Path, tmp_
     (copy.parent / "config.json").write_text('{"model_type": "exotic"}')
     (copy.parent / "tokenizer_config.json").write_text('{"bos_token": "x", "tokenizer_class": "Exotic"}')
     assert pin_model(str(copy), tmp_path / "beside") == alone
+
+
+def test_a_gguf_array_longer_than_its_file_is_refused_at_once(whole_gguf: Path, tmp_path: Path) -> None:
+    content = whole_gguf.read_bytes()
+    name = b"tokenizer.ggml.tokens"
+    at = content.index(name) + len(name) + 8  # past its own type and that of its values
+    (tmp_path / "bad.gguf").write_bytes(content[:at] + struct.pack("<Q", 2**62) + content[at + 8 :])
+    with limited(seconds=20):
+        message = refusal(tmp_path / "bad.gguf", tmp_path / "pinned")
+    assert re.match(r"it is not a whole GGUF file: ValueError: at byte [\d,]+: [\d,]+ values, of which", message)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from attninf_assets.store.commits import Commit
+from attninf_assets.store.durability import check_recent_commits
+from attninf_assets.store.maintenance import maintain
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
@@ -116,6 +118,47 @@ def test_an_open_table_looks_at_the_commits_that_others_made_since(tmp_path: Pat
     (tmp_path / "here/tables/scores/_delta_log/00000000000000000002.json").write_bytes(b"")
     with pytest.raises(ValueError, match=r"00000000000000000002\.json is not a whole commit"):
         lake.count("scores")
+
+
+@pytest.mark.parametrize("left", [b"", b"PAR1", bytes(5_000), None])
+@pytest.mark.parametrize("hint", [b"", b"{}", b"[", b'{"version": 7, "size": 1}', None])
+def test_a_checkpoint_that_a_power_cut_left_unfinished_is_no_part_of_its_table(
+    tmp_path: Path, left: bytes | None, hint: bytes | None
+) -> None:
+    lake = Lake(Root.at(tmp_path / "here"))
+    for n in (120, 121):
+        lake.replace("scores", scores_of("web", "a", n), where=_WEB_A)
+    maintain(lake, selector_fingerprint=None)
+    lake.replace("scores", scores_of("web", "b", 30), where=_WEB_B)
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "here", moved)
+    log = moved / "tables/scores/_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    for file, content in ((checkpoint, left), (log / "_last_checkpoint", hint)):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+    assert Lake(Root.at(moved)).count("scores") == 151
+    assert not checkpoint.exists()
+
+
+def test_a_sound_checkpoint_is_kept_and_so_is_one_that_alone_says_what_it_says(tmp_path: Path) -> None:
+    lake = Lake(Root.at(tmp_path / "here"))
+    lake.replace("scores", scores_of("web", "a", 120), where=_WEB_A)
+    maintain(lake, selector_fingerprint=None)
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "here", moved)
+    log = moved / "tables/scores/_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    assert Lake(Root.at(moved)).count("scores") == 120
+    assert checkpoint.exists()
+    assert (log / "_last_checkpoint").exists()
+    checkpoint.write_bytes(b"")
+    for commit in log.glob("*.json"):
+        commit.unlink()
+    check_recent_commits(Root.at(moved), "scores")
+    assert checkpoint.exists()
 
 
 def test_a_commit_says_what_it_added_and_removed(tmp_path: Path) -> None:

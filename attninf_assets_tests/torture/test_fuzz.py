@@ -61,7 +61,7 @@ def test_a_refusal_of_a_corpus_file_without_line_field_or_value_is_found(problem
     ("does", "fault"),
     [
         (lambda: dict[str, int]()["absent"], "KeyError: 'absent'"),
-        (lambda: bytearray(b"x") * (3 << 30), " bytes"),
+        (lambda: bytearray(b"x") * (200 << 20), " bytes"),
         (lambda: bytearray(b"x") * (1 << 40), "MemoryError"),
     ],
 )
@@ -70,6 +70,7 @@ def test_another_error_and_too_much_memory_are_wrong(does: object, fault: str, m
         does()  # type: ignore[operator]
         return "accepted", []
 
+    monkeypatch.setattr(fuzz, "_MOST_MEMORY", 64 << 20)
     monkeypatch.setattr(fuzz, "KINDS", {"this": (fed, 1)})
     _, faults = feed(Attempt(1, 1), "this")
     assert len(faults) == 1
