@@ -95,7 +95,7 @@ def test_a_pin_of_an_earlier_release_says_what_to_do_and_pinning_again_does_it(
     assert not is_intact(root, earlier), "so a GGUF file is converted anew"
     assert pin_selector_model(root, str(tiny_directory)).directory == pin
     root.delete(f"selectors/files/{'e' * 64}.json")  # the first release kept no list at all
-    with pytest.raises(ValueError, match=r"was pinned before 0\.2\.0 gets a new digest by that"):
+    with pytest.raises(ValueError, match=r"a model pinned before 0\.2\.0 gets a new digest by that"):
         local_directory(root, earlier, cache=tmp_path / "cache")
 
 
