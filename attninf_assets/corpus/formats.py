@@ -65,7 +65,7 @@ def _naming(shard: Shard) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise BadFileError(f"{shard.shown}: there is no such file (shard {shard.key})", uri=shard.uri) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: columns whose names are no text
         if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
             raise
         raise BadFileError(

@@ -141,6 +141,13 @@ def test_a_file_name_cannot_act_on_what_shows_the_error_about_it(tmp_path: Path,
         assert not {"\x1b", "\n", "\u202e"} & set(str(caught.value))
 
 
+def test_a_parquet_file_whose_columns_have_no_names_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"text": ["a"], "zzzz": ["b"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"zzzz", b"\xff\xff\xff\xff"))
+    assert "cannot be read as parquet" in _complaint(path, format="parquet")
+
+
 def test_the_words_of_the_parquet_library_cannot_act_on_what_shows_them(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     footer = b"\x15\x02\x1d" + b"\x0f" * 20

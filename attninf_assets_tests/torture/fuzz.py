@@ -54,15 +54,14 @@ _MOST_SECONDS = 10.0  # of the processor
 _PATIENCE = 60.0  # seconds by the clock
 _WARMING = 300.0  # seconds
 
-FORKED.set_forkserver_preload([__name__])
+FORKED.set_forkserver_preload([__name__, "torch._dynamo", "gguf"])
 
 
-def fuzzed(numbers: Iterable[Attempt], *, kind: str | None = None) -> Iterator[Outcome]:
-    """What comes of each attempt; of the one kind, or of all in turn."""
+def fuzzed(inputs: Iterable[tuple[Attempt, str]]) -> Iterator[Outcome]:
+    """What comes of each attempt with an input of that kind."""
     worker: Worker | None = None
     try:
-        for attempt in numbers:
-            name = kind or kind_of(attempt)
+        for attempt, name in inputs:
             if worker is None:
                 worker = Worker()
                 worker.ask(_warm)
@@ -133,7 +132,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=list(KINDS), default=None, help="this kind alone")
     arguments = parser.parse_args()
     options = [] if arguments.kind is None else ["--kind", arguments.kind]
-    outcomes = fuzzed(attempts(arguments), kind=arguments.kind)
+    outcomes = fuzzed((attempt, arguments.kind or kind_of(attempt)) for attempt in attempts(arguments))
     sys.exit(told("attninf_assets_tests.torture.fuzz", outcomes, options=options) > 0)
 
 

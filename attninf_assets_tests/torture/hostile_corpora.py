@@ -188,8 +188,9 @@ def feed_settings(directory: Path, draw: random.Random) -> Met:
         try:
             resources_from(read_settings())
         except ValueError as error:
-            if str(error).startswith(f"{corpus}: "):
-                return "its corpus file is refused", faults_of_corpus_refusal(str(error), path=str(corpus))
+            file = values.get("ATTNINF_CORPUS", "no file")
+            if str(error).startswith(f"{file}: "):
+                return "its corpus file is refused", faults_of_corpus_refusal(str(error), path=file)
             return "refused", _faults_of_setting(str(error), values)
     return "accepted", []
 

@@ -1,5 +1,6 @@
 """Content that was whole a moment ago: bytes flipped and cut, values anywhere in a tree exchanged for hostile ones."""
 
+import copy
 import json
 import random
 import struct
@@ -59,10 +60,10 @@ def spoiled_tree(tree: Any, draw: random.Random, *, junk: tuple[Any, ...] = JUNK
         at = at[key]
         path.append(key)
     if parent is None:
-        return draw.choice(junk), ()
+        return copy.deepcopy(draw.choice(junk)), ()
     how = draw.choice(["junk"] * 6 + ["gone", "key", "deep", "other", "twice"])
     if how == "junk":
-        parent[key] = draw.choice(junk)
+        parent[key] = copy.deepcopy(draw.choice(junk))
     elif how == "gone":
         del parent[key]
     elif how == "key" and isinstance(parent, dict):
@@ -74,7 +75,7 @@ def spoiled_tree(tree: Any, draw: random.Random, *, junk: tuple[Any, ...] = JUNK
     elif how == "twice" and isinstance(parent, list):
         parent.insert(key, at)
     else:
-        parent[key] = draw.choice(list(parent.values()) if isinstance(parent, dict) else parent)
+        parent[key] = copy.deepcopy(draw.choice(list(parent.values()) if isinstance(parent, dict) else parent))
     return tree, tuple(path)
 
 

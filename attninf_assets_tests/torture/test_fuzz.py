@@ -8,16 +8,28 @@ from attninf_assets_tests.torture.attempts import Attempt, told
 from attninf_assets_tests.torture.fuzz import KINDS, feed, fuzzed
 from attninf_assets_tests.torture.hostile_corpora import faults_of_corpus_refusal
 from attninf_assets_tests.torture.refusals import Met, faults_of_message, faults_of_reason
+from attninf_assets_tests.torture.spoiling import spoiled_tree
 
-FED = {"corpus": 150, "shard": 150, "settings": 100, "selector": 30, "gguf": 10}
+FED = {"corpus": 120, "shard": 120, "settings": 60, "selector": 20, "gguf": 6}
 
 
 def test_garbage_is_taken_or_refused_in_words_that_help() -> None:
     assert FED.keys() == KINDS.keys()
-    inputs = {kind: [Attempt(1, number) for number in range(n)] for kind, n in FED.items()}
-    assert [told("fuzz", fuzzed(numbers, kind=kind), options=["--kind", kind]) for kind, numbers in inputs.items()] == [
-        0
-    ] * len(FED)
+    inputs = [(Attempt(1, number), kind) for kind, n in FED.items() for number in range(n)]
+    assert told("fuzz", fuzzed(inputs)) == 0
+
+
+def test_an_input_follows_from_seed_and_number_alone() -> None:
+    """Whatever was fed before it: what is put in for a value is a copy."""
+    tree = {"a": [1, {"b": 2}], "c": {"d": []}}
+    drawn = [spoiled_tree(tree, Attempt(1, number).random()) for number in range(300)]
+    for spoiled, _ in drawn:
+        if isinstance(spoiled, dict):
+            for value in spoiled.values():
+                if isinstance(value, list):
+                    value.append("changed")
+    again = [spoiled_tree({"a": [1, {"b": 2}], "c": {"d": []}}, Attempt(1, number).random()) for number in range(300)]
+    assert "changed" not in str(again)
 
 
 @pytest.mark.parametrize(
