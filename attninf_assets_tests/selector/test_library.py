@@ -146,11 +146,11 @@ def test_scores_of_a_stream_come_in_its_order_whatever_the_lengths(planted: Path
         assert (score.n_tokens, score.score) == (alone[text].n_tokens, pytest.approx(alone[text].score, abs=1e-4))
 
 
-def test_progress_over_texts_ends_with_all_their_bytes(planted: Path, selector: Selector) -> None:
+def test_progress_over_texts_ends_with_all_of_them(planted: Path, selector: Selector) -> None:
     reports: list[str] = []
     list(score_texts(planted, selector, TEXTS, on_progress=lambda report: reports.append(str(report))))
-    n_bytes = sum(len(text) for text in TEXTS)
-    assert reports[-1].startswith(f"{n_bytes:,} of {n_bytes:,} bytes (100%)")
+    assert reports[-1].startswith(f"{len(TEXTS):,} documents, ")
+    assert " tokens (100%), " in reports[-1]
     with pytest.raises(ValueError, match="n_bytes: needed"):
         score_texts(planted, selector, iter(TEXTS), on_progress=print)
 
