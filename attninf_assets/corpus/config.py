@@ -251,8 +251,10 @@ def load_corpus_config(
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, yaml.MarkedYAMLError) and ("://" in text or "@" in text):
             _leave_out_the_lines(error)
+        mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = "" if mark is None else f"line {mark.line + 1}: "  # first: what follows may be cut
         shown = shortened(error, lines=True)
-        raise ValueError(f"{path}: the corpus file is not valid YAML: {shown}") from None
+        raise ValueError(f"{path}: the corpus file is not valid YAML: {where}{shown}") from None
     problems = _repeated_keys(tree)
     folder = path.rpartition("/")[0] if "://" in path else os.path.dirname(inner_path)
     try:
