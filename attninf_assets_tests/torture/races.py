@@ -30,7 +30,7 @@ from attninf_assets.store.commits import Commit
 from attninf_assets.store.maintenance import maintain
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
-from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
+from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.torture.attempts import Attempt, Outcome, attempts, seeds_parser, told
 from attninf_assets_tests.torture.workers import FORKED, StuckError, Worker
@@ -120,7 +120,7 @@ class Arena:
         else:
             states, wrong = _replayed(root, race, written)
             self.replayed += len(states)
-            wrong += _readers_wrong(states, seen) + _vacuumed_wrong(root, race, states)
+            wrong += _readers_wrong(race.table, states, seen) + _vacuumed_wrong(root, race, states)
         if wrong:
             wrong.append(f"what is there is kept: {root.uri}")
         elif root.is_local:
@@ -238,10 +238,13 @@ def _replayed(root: Root, race: Race, written: dict[int, Write]) -> tuple[list[R
     return states, wrong
 
 
-def _readers_wrong(states: list[Rows], seen: list[list[Rows]]) -> list[str]:
-    possible = [[], *states]  # absent, the table reads as no rows
+def _readers_wrong(table: str, states: list[Rows], seen: list[list[Rows]]) -> list[str]:
+    columns = [place for place, column in enumerate(TABLES[table]) if not came_later(column)]  # those that DuckDB shows
     wrong = []
     for way, found in zip(("read", "read at a version", "DuckDB"), seen, strict=True):
+        possible: list[Rows] = [[], *states]  # absent, the table reads as no rows
+        if way == "DuckDB":
+            possible = [sorted(tuple(row[place] for place in columns) for row in rows) for rows in possible]
         at = 0
         for rows in found:
             later = [n for n in range(at, len(possible)) if possible[n] == rows]
