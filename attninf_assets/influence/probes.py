@@ -11,8 +11,10 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from attninf_assets.influence.model.text_tokenizer import TextTokenizer
+if TYPE_CHECKING:  # it loads transformers, and probes are read where nothing is tokenized
+    from attninf_assets.influence.model.text_tokenizer import TextTokenizer
 
 N_DEMONSTRATIONS = 3
 MIN_VALUE_TOKENS, MAX_VALUE_TOKENS = 8, 40
@@ -64,7 +66,7 @@ class _Pair:
 
 
 def build_probes(
-    sentences: Sequence[str], tokenizer: TextTokenizer, *, start_token: int, n_probes: int, max_tokens: int, seed: int
+    sentences: Sequence[str], tokenizer: "TextTokenizer", *, start_token: int, n_probes: int, max_tokens: int, seed: int
 ) -> list[Probe]:
     """Build `n_probes` probes of at most `max_tokens` tokens each, answer and start token included, from `seed`.
 
@@ -94,7 +96,7 @@ def build_probes(
     ]
 
 
-def qualifying_values(sentences: Sequence[str], tokenizer: TextTokenizer) -> list[_Value]:
+def qualifying_values(sentences: Sequence[str], tokenizer: "TextTokenizer") -> list[_Value]:
     """The distinct sentences that may serve as values, with their tokens, in the order given."""
     plain = [s for s in dict.fromkeys(sentences) if s.isprintable() and not set(s) & {'"', "\\"}]
     encoded = tokenizer.encode_batch(plain)
@@ -107,7 +109,7 @@ def qualifying_values(sentences: Sequence[str], tokenizer: TextTokenizer) -> lis
 
 def _build_probe(
     values: Sequence[_Value],
-    tokenizer: TextTokenizer,
+    tokenizer: "TextTokenizer",
     *,
     start_token: int,
     max_tokens: int,
