@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from attninf_assets.influence.model.head import Head
+from attninf_assets.influence.selector import SCORING_VERSION
 from attninf_assets.selector.stored import current_fingerprint, current_selector
 from attninf_assets_tests.support.pipeline import (
     PROBES,
@@ -329,7 +330,8 @@ def test_a_selector_of_another_scoring_version_scores_nothing(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("attninf_assets.selector.stored.SCORING_VERSION", 999)
-    with pytest.raises(dg.Failure, match=r"scoring version 1, this code of 999: materialize retrieval_heads"):
+    said = f"scoring version {SCORING_VERSION}, this code of 999: materialize retrieval_heads"
+    with pytest.raises(dg.Failure, match=said):
         pipeline.run(["attention_influence_scores"], "letters.a")
 
 

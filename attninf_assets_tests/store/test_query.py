@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attninf_assets.store.query import connect, rows_digest
 from attninf_assets.store.root import Root
-from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.schemas import TABLES, came_later
 from attninf_assets.store.tables import Lake
 from benchmarks.rigs.tables_of_scores import scores_of
 
@@ -21,7 +21,8 @@ def test_absent_and_emptied_tables_are_empty_views_with_the_columns_of_the_schem
     lake.replace("scores", scores_of("web", "a", 0))
     with connect(lake, *TABLES) as connection:
         for name, schema in TABLES.items():
-            assert connection.sql(f"SELECT * FROM {name}").to_arrow_table().cast(schema) == schema.empty_table()
+            shown = pa.schema([field for field in schema if not came_later(field)])  # older tables lack the others
+            assert connection.sql(f"SELECT * FROM {name}").to_arrow_table().cast(shown) == shown.empty_table()
 
 
 def test_a_view_gives_the_rows_and_types_that_were_stored(root: Root) -> None:

@@ -42,11 +42,12 @@ def recomputed(
     At most `MOST_DOCUMENTS` documents are drawn from all that the partition holds now, with at most `MOST_TOKENS` of
     the tokens that the run has scored; but one at least, a short one.
     """
+    if not scores.n_scored or scores.version is None:
+        return []
+
     from attninf_assets.influence.scoring import SCORE_TOLERANCE
     from attninf_assets.scores.recomputation import recompute_sample
 
-    if not scores.n_scored or scores.version is None:
-        return []
     sample = list(
         recompute_sample(
             tables,

@@ -156,7 +156,7 @@ def retrieval_probes(
             "tokens": sum(len(p.token_ids) for p in probes),
             "sentences": len(sentences),
             "files_passed_over": len(unreadable),
-            **({"passed_over": dg.MetadataValue.json(unreadable)} if unreadable else {}),
+            **({"passed_over": as_json(unreadable)} if unreadable else {}),
             "first_probe": dg.MetadataValue.md(quoted(probes[0].text)),
             "pairs_per_probe": quantiles([p.n_pairs for p in probes]),
             "answer_tokens": quantiles([p.answer_length for p in probes]),

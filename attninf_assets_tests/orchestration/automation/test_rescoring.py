@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from attninf_assets.definitions import definitions
+from attninf_assets.influence.selector import SCORING_VERSION
 from attninf_assets_tests.support.automation_story import DOWNSTREAM, PREVIEW, SCORES, Story
 
 ALL = {"letters.a", "letters.b", "notes.first"}
@@ -203,7 +204,7 @@ def test_a_new_code_version_requests_nothing(story: Story) -> None:
     story.definitions = story.definitions.map_asset_specs(
         func=lambda spec: spec.replace_attributes(code_version=f"after {spec.code_version}")
     )
-    assert story.definitions.resolve_asset_graph().get(dg.AssetKey(SCORES)).code_version == "after 1"
+    assert story.definitions.resolve_asset_graph().get(dg.AssetKey(SCORES)).code_version == f"after {SCORING_VERSION}"
     assert [story.tick(), story.tick()] == [{}, {}]
 
 
