@@ -88,10 +88,13 @@ def pin_model(source: str, destination: Path, *, link: bool = False) -> ModelDig
         require_sound_files(alone, source)
         tokenizer = _usable_tokenizer(alone, source)
         destination.mkdir(exist_ok=True)
-        with refused_as(source, "its files cannot be brought into canonical form", copy=alone):
+        cannot = "cannot be brought into canonical form"
+        with refused_as(source, f"{CONFIG} {cannot}", copy=alone):
             write_config(read_json(alone / CONFIG, source), destination)
+        with refused_as(source, f"its tokenizer ({_tokenizer_files(alone)}) {cannot}", copy=alone):
             write_tokenizer(tokenizer, alone, destination)
             _require_that_text_is_data(destination, tokenizer, source)
+        with refused_as(source, f"{', '.join(file.name for file in weight_files(alone))} {cannot}", copy=alone):
             (move_weights if is_gguf else link_weights if link else write_weights)(alone, destination)
     what = "its weight files are not those of the model that config.json describes"
     with refused_as(source, what, copy=destination):
@@ -165,9 +168,7 @@ def _usable_tokenizer(directory: Path, source: str) -> Any:
     if (directory / TOKENIZER).exists():
         with refused_as(source, f"{TOKENIZER} cannot be used", copy=directory):
             Tokenizer.from_file(str(directory / TOKENIZER))
-    of_tokenizer = (TOKENIZER, TOKENIZER_CONFIG, *SLOW_TOKENIZER_FILES)
-    files = ", ".join(file.name for file in model_files(directory) if file.name in of_tokenizer)
-    with refused_as(source, f"its tokenizer cannot be used ({files or f'there is no {TOKENIZER}'})", copy=directory):
+    with refused_as(source, f"its tokenizer cannot be used ({_tokenizer_files(directory)})", copy=directory):
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         TextTokenizer.of(tokenizer, where=source)
         largest = max(tokenizer.get_vocab().values())
@@ -185,6 +186,13 @@ def _usable_tokenizer(directory: Path, source: str) -> Any:
             source, f"config.json describes a model of {elements:,} numbers, but its weight files hold {stored:,}"
         )
     return tokenizer
+
+
+def _tokenizer_files(directory: Path) -> str:
+    """The files of the tokenizer that are there, for messages."""
+    of_tokenizer = (TOKENIZER, TOKENIZER_CONFIG, *SLOW_TOKENIZER_FILES)
+    there = ", ".join(file.name for file in model_files(directory) if file.name in of_tokenizer)
+    return there or f"there is no {TOKENIZER}"
 
 
 def _require_that_text_is_data(directory: Path, tokenizer: Any, source: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
+from attninf_assets.corpus.documents import LandedShard
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
@@ -175,12 +176,12 @@ def test_a_shard_whose_source_is_gone_is_named_and_does_not_stop_the_others(pipe
     mend(pipeline.lake, plan)
     sources = corpus().open()
 
-    def find(key: str) -> object:
+    def find(key: str) -> LandedShard:
         if key == "letters.a":
             raise ValueError("its file is gone")
-        return sources.find(key).shard
+        return sources.find(key)
 
-    failed = reindex(pipeline.lake, plan, find=find)  # type: ignore[arg-type]
+    failed = reindex(pipeline.lake, plan, find=find)
     assert {key: str(error) for key, error in failed.items()} == {"letters.a": "its file is gone"}
     assert set(pipeline.rows("documents")["shard"]) == {"b", "first"}
 

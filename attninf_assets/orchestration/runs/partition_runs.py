@@ -160,7 +160,7 @@ class CheckInPassing:
         """The asset check for Dagster, which by itself says nothing."""
 
         def evaluated(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Output[None]]:
-            context.log.info(f"{self.name} is evaluated by runs of {self.asset.to_user_string()} themselves")
+            context.log.debug(f"{self.name} is evaluated by runs of {self.asset.to_user_string()} themselves")
             yield dg.Output(None)
 
         with warnings.catch_warnings():
