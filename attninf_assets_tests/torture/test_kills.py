@@ -27,5 +27,5 @@ def test_whatever_is_killed_is_whole_and_run_again_leaves_what_an_undisturbed_ru
     kinds = VICTIMS[victim].roots
     number = list(VICTIMS).index(victim)
     kind = kinds[number % len(kinds)]  # in turn: the tool does both
-    found = list(outcomes((hunts[kind], Attempt(SEED, number + i), victim) for i in range(2)))
-    assert [outcome.wrong for outcome in found] == ["", ""]
+    [outcome] = outcomes([(hunts[kind], Attempt(SEED, number), victim)])
+    assert not outcome.wrong
