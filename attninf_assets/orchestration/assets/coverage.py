@@ -15,7 +15,7 @@ from attninf_assets.orchestration.assets.scores import attention_influence_score
 from attninf_assets.orchestration.assets.selector import retrieval_heads
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.orchestration.display.catalog import OWNERS
-from attninf_assets.orchestration.display.metadata import as_json, records
+from attninf_assets.orchestration.display.metadata import as_json, records, rounded
 from attninf_assets.orchestration.display.plots import coverage_bars, throughput_and_cost
 from attninf_assets.orchestration.display.progress import coverage_story
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
@@ -222,11 +222,12 @@ def rescoring_preview(
     refusal = None if config.confirm else cost.refusal(estimate)
     Approval(fingerprint, datetime.now(UTC).isoformat(), estimate, approved=refusal is None).publish(tables.root)
     metadata = {
-        "selector_fingerprint": fingerprint,
         **_known(asdict(estimate)),
         "price_per_device_hour": cost.price_per_device_hour,
-        **_known({"spending_limit": cost.spending_limit, **asdict(rates)}),
+        "spending_limit": "none" if cost.spending_limit is None else cost.spending_limit,
+        **_known(asdict(rates)),
         "confirmed": config.confirm,
+        "selector_fingerprint": fingerprint,
     }
     if refusal is not None:
         raise dg.Failure(
@@ -247,7 +248,7 @@ def _throughput_and_cost(tables: Lake, selector_fingerprint: str, cost: CostReso
     price = cost.price_per_device_hour
     picture = throughput_and_cost(history["domain"].to_pylist(), tokens, seconds, price_per_device_hour=price)
     together = cost_of(int(tokens.sum()), float(seconds.sum()), price_per_device_hour=price)
-    return {"throughput_and_cost": picture, **asdict(together)}
+    return {"throughput_and_cost": picture, **{name: rounded(value) for name, value in asdict(together).items()}}
 
 
 def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[str, Any]:
@@ -264,7 +265,8 @@ def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[s
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: "unknown" if value is None else value for name, value in values.items()}
+    shown = {name: rounded(value) if isinstance(value, float) else value for name, value in values.items()}
+    return {name: "unknown" if value is None else value for name, value in shown.items()}
 
 
 def _shown(value: float | None) -> str:
