@@ -143,12 +143,15 @@ def run(
     """
     import time
 
-    import dagster as dg
-
     from attninf_assets.definitions import definitions
     from attninf_assets.orchestration.connections.resources import LakeResource
     from attninf_assets.orchestration.display.summary import summary
-    from attninf_assets.orchestration.runs.whole_run import launchpad_fields, materialize_everything, read_run_config
+    from attninf_assets.orchestration.runs.whole_run import (
+        instance_of_home,
+        launchpad_fields,
+        materialize_everything,
+        read_run_config,
+    )
 
     with _problems_told("run"):
         project = definitions()
@@ -157,8 +160,12 @@ def run(
             return
         started = time.monotonic()
         chosen = {} if config is None else read_run_config(config)
-        with dg.DagsterInstance.get() as instance:
-            came = materialize_everything(project, instance, run_config=chosen, say=lambda line: _tell(f"\n{line}"))
+        with instance_of_home() as instance:
+            try:
+                came = materialize_everything(project, instance, run_config=chosen, say=lambda line: _tell(f"\n{line}"))
+            except KeyboardInterrupt:
+                _tell("interrupted: run again, it goes on from what is done")
+                raise typer.Exit(INTERRUPTED) from None
     lake = (project.resources or {})["lake"]
     assert isinstance(lake, LakeResource)
     if came.selected:

@@ -5,6 +5,7 @@ The runs are in Dagster's instance like any other, so the UI shows them.
 
 import json
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.runs.liveness import end_dead_runs, living_run
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 
-__all__ = ["Told", "WholeRun", "launchpad_fields", "materialize_everything", "read_run_config"]
+__all__ = ["Told", "WholeRun", "instance_of_home", "launchpad_fields", "materialize_everything", "read_run_config"]
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
@@ -45,7 +46,8 @@ def materialize_everything(
 
     `run_config` is Dagster's, of any of these assets; each run gets the part of it that concerns its assets. A shard
     that fails is passed over, and told of in the end; where a whole stage fails the ones after it are not begun.
-    Raises ValueError for a run configuration that is none, or a glob that nothing matches, before anything is done.
+    Raises ValueError for a run configuration that is none, or a glob that nothing matches, before anything is done, and
+    KeyboardInterrupt where it is interrupted.
     """
     resources = project.resources or {}
     corpus = resources["corpus"]
@@ -68,6 +70,8 @@ def materialize_everything(
             )
         for event in result.all_events:
             if event.is_step_failure and event.step_key is not None:
+                if _was_interrupted(event):  # Dagster makes a failure of it, after which the next run would begin
+                    raise KeyboardInterrupt
                 name = event.step_key if partition_key is None else f"{event.step_key} {partition_key}"
                 came.failed[name] = _reason(event)
         return result
@@ -113,6 +117,16 @@ def _checked(project: dg.Definitions, run_config: RunConfig) -> dict[str, Any]:
     return {"ops": ops}
 
 
+def instance_of_home() -> dg.DagsterInstance:
+    """The instance of DAGSTER_HOME. Raises ValueError where that is not set, or is no directory."""
+    try:
+        return dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        given = os.environ.get("DAGSTER_HOME")
+        said = f"is {given!r}, no absolute path of a directory" if given else "is not set"
+        raise ValueError(f"DAGSTER_HOME {said}: set it to the directory where the run history is kept") from error
+
+
 def read_run_config(file: Path) -> RunConfig:
     """The run configuration in a YAML file. Raises ValueError naming the file where it is none, OSError as usual."""
     try:
@@ -142,6 +156,11 @@ def launchpad_fields(project: dg.Definitions) -> str:
 
 def _of(run_config: RunConfig, assets: Sequence[str]) -> dict[str, Any]:
     return {"ops": {name: config for name, config in run_config["ops"].items() if name in assets}}
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def _reason(event: dg.DagsterEvent) -> str:

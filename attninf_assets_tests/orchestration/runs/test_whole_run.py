@@ -1,5 +1,8 @@
 """Every asset in one process, on the planted model: what is done, told, passed over and refused."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +15,7 @@ from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.display.summary import summary
 from attninf_assets.orchestration.runs.whole_run import launchpad_fields, materialize_everything
 from attninf_assets_tests.support.pipeline import PROBES, SHARDS, Pipeline, build_pipeline
+from benchmarks.rigs.live import until
 
 
 @pytest.fixture
@@ -61,6 +65,26 @@ def test_a_broken_shard_is_passed_over_and_named(pipeline: Pipeline, config: Pat
     assert "notes" in out  # the selection of what is there
 
 
+@pytest.mark.parametrize("stage", ["selector: ", "scores: shard 2 of 3"])
+def test_interrupted_it_ends_at_once_and_run_again_it_goes_on(
+    pipeline: Pipeline, config: Path, tmp_path: Path, stage: str
+) -> None:
+    command = [sys.executable, "-m", "attninf_assets.cli", "run", "--config", str(config)]
+    told = tmp_path / "told"
+    with told.open("w") as stream:
+        process = subprocess.Popen(command, stderr=stream, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[3])
+        until(stage, lambda: stage in told.read_text() or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, told.read_text()
+    lines = told.read_text().splitlines()
+    assert lines[-1] == "interrupted: run again, it goes on from what is done"
+    assert "selection and mix" not in lines
+    code, out, err = attninf_run("--config", config)
+    assert code == 0, err
+    assert len(pipeline.rows("scores")) == len(pipeline.rows("documents"))
+    assert "domain" in out
+
+
 def test_where_nothing_can_be_indexed_the_run_ends_there(pipeline: Pipeline, config: Path) -> None:
     for file in (pipeline.directory / "source").glob("*/*"):
         file.write_bytes(b"")
@@ -78,6 +102,7 @@ def test_where_nothing_can_be_indexed_the_run_ends_there(pipeline: Pipeline, con
         ("ops: {scores: {config: {}}}", "ops.scores: no asset of this run; it has raw_corpus, selector_model"),
         ("resources: {}", "resources: unknown"),
         ("ops: [1]", "ops: [1] is no mapping"),
+        ("ops: {score_thresholds: 3}", "root:ops:score_thresholds"),
         ("- 1", "run.yaml: [1] is no run configuration"),
         ("ops: {", "run.yaml: no YAML"),
     ],
@@ -89,6 +114,21 @@ def test_a_wrong_configuration_stops_it_before_anything_is_done(
     code, _, err = attninf_run("--config", config)
     assert code == 2
     assert said in err
+    assert not pipeline.lake.root.exists("tables")
+
+
+@pytest.mark.parametrize(("home", "said"), [(None, "is not set"), ("relative", "is 'relative', no absolute path")])
+def test_without_a_place_for_the_run_history_nothing_is_begun(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, home: str | None, said: str
+) -> None:
+    if home is None:
+        monkeypatch.delenv("DAGSTER_HOME")
+    else:
+        monkeypatch.setenv("DAGSTER_HOME", home)
+    code, _, err = attninf_run()
+    assert code == 2
+    assert err == f"attninf run: DAGSTER_HOME {said}" + err.partition(said)[2]
+    assert len(err.splitlines()) == 1
     assert not pipeline.lake.root.exists("tables")
 
 
