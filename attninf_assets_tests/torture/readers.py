@@ -27,6 +27,7 @@ _COMMITTED_TOGETHER = {name: columns for name, columns in PARTITIONED_BY.items()
     "scoring_runs": ["domain", "shard", "selector_fingerprint"]
 }
 _OF_LOG = re.compile(r"tables/[^/]+/_delta_log/(\d{20}(\.checkpoint)?\.(json|parquet)|_last_checkpoint)")
+_COPY = re.compile(r"checksums/(?P<table>[^/]+)/[^/]+/(?P<pointer>_last_checkpoint\.)?(?P<version>\d{20})(?P<end>.*)")
 # Last, the record that a model at some path was found intact.
 _UNIQUE = re.compile(
     r"(?<![0-9a-f])([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})(?![0-9a-f])|tmp[a-z0-9_]{8}"
@@ -121,7 +122,7 @@ def unrecorded_runs(root: Root) -> list[str]:
 
 
 def leftovers(scene: Scene) -> dict[str, str]:
-    """Everything that is there and is no file that a table's newest version or its log is made of.
+    """Everything that is there and is no file that a table's newest version or its log is made of, nor a log's copy.
 
     What names are drawn at random are told by their shape: two undisturbed runs leave the same shapes.
     """
@@ -129,7 +130,9 @@ def leftovers(scene: Scene) -> dict[str, str]:
     named = {
         f"tables/{name}/{file.removeprefix(root.table_uri(name) + '/')}" for name in TABLES for file in lake.files(name)
     }
-    found = {_shape(path): path for path in scene.files() if path not in named and not _OF_LOG.fullmatch(path)}
+    files = set(scene.files())
+    of_log = {path for path in files if _OF_LOG.fullmatch(path) or _copied_from(path) in files}
+    found = {_shape(path): path for path in files - named - of_log}
     if root.is_local:
         found |= {_shape(path): path for path in _empty_directories(Path(root.uri)) if not path.startswith("tables/")}
     for directory, prefix in ((scene.temporary, "TMPDIR"), (scene.place / "home", "HOME")):
@@ -137,6 +140,15 @@ def leftovers(scene: Scene) -> dict[str, str]:
         empty = [Path(path) for path in _empty_directories(directory)]
         found |= {_shape(f"{prefix}/{path}"): f"{prefix}/{path}" for path in [*paths, *empty]}
     return found
+
+
+def _copied_from(path: str) -> str:
+    """The file of a log that this is a copy of; nothing where it is no copy."""
+    match = _COPY.fullmatch(path)
+    if match is None:
+        return ""
+    end = ".checkpoint.parquet" if match["pointer"] else match["end"]  # a pointer is copied with its checkpoint
+    return f"tables/{match['table']}/_delta_log/{match['version']}{end}"
 
 
 def _empty_directories(top: Path) -> Iterator[str]:

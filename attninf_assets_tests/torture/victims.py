@@ -269,7 +269,7 @@ def _detect(scene: Scene) -> None:
 _SELECTOR = ("selectors/current.json",)
 _INDEX = ("documents", "quarantine")
 _SCORES = (*_INDEX, "scores", "scoring_runs", *_SELECTOR)
-_SELECTION = ("documents", "scores", "thresholds", "selected_subset", *_SELECTOR)
+_SELECTION = ("documents", "scores", "scoring_runs", "thresholds", "selected_subset", *_SELECTOR)
 _MIX = (*_SELECTION, CORPUS_DIRECTORY)
 _MODEL = ("selectors",)
 
@@ -284,7 +284,7 @@ VICTIMS = {
     "follow": Victim(_follow, ("scores", "scoring_runs", *_SELECTOR), _runs_to_follow),
     "first follow": Victim(_follow, ("scores", *_SELECTOR), _runs_to_follow),
     "selection": Victim(_select, _SELECTION, _other_scores),
-    "first selection": Victim(_select, ("documents", "scores", *_SELECTOR)),
+    "first selection": Victim(_select, ("documents", "scores", "scoring_runs", *_SELECTOR)),
     "mix": Victim(_mix, _MIX),
     "damaged mix": Victim(_mix_again, _MIX, _damaged_mix),
     "maintenance": Victim(maintain, _SCORES, _many_commits, aged=True),
