@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import multiprocessing as mp
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.processes import FORKED
 
 SELECTOR = "f"
 FRACTIONS = (0.3, 0.6)
@@ -206,9 +206,8 @@ def _write_for_ever(root: Root, begun: Any) -> None:
 
 def test_beside_a_process_that_selects_all_the_time_every_manifest_is_of_its_rows(lake: Lake, tmp_path: Path) -> None:
     scores = lake.read("scores")
-    context = mp.get_context("spawn")
-    begun = context.Event()
-    writer = context.Process(target=_write_for_ever, args=(lake.root, begun))
+    begun = FORKED.Event()
+    writer = FORKED.Process(target=_write_for_ever, args=(lake.root, begun))
     writer.start()
     try:
         assert begun.wait(_PATIENCE)

@@ -1,7 +1,6 @@
 """What lies in training_corpus, compared with its manifest: leftovers, damage, reuse."""
 
 import json
-import multiprocessing as mp
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from attninf_assets.mixture.training_corpus import MixedDocument
 from attninf_assets.mixture.verification import Findings, reusable_manifest, verify_training_corpus
 from attninf_assets.store.json_records import unsealed
 from attninf_assets.store.root import Root
+from attninf_assets_tests.support.processes import FORKED
 
 SETTINGS = MixSettings(seed=1, corpus_weight=1.0, selected_weight=1.0, rows_per_file=5)
 DOCUMENTS = [MixedDocument(f"{i}", "web", f"Text {i}.", 3, i % 3 == 0) for i in range(12)]
@@ -44,7 +44,7 @@ def root_with_leftovers(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """A root on which a run was killed between its manifest and its clean-up."""
     root = Root.at(tmp_path_factory.mktemp("killed"))
     _write(root, seed=2)
-    process = mp.get_context("spawn").Process(target=_killed_before_its_clean_up, args=(root,))
+    process = FORKED.Process(target=_killed_before_its_clean_up, args=(root,))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL

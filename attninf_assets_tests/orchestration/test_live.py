@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from attninf_assets.orchestration.runs.liveness import is_dead
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
+from attninf_assets_tests.support.processes import attninf_process
 from benchmarks.rigs.live import Live, live_system, prepare_home, until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
@@ -133,26 +133,19 @@ def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: L
     assert shown == scored_by(pipeline)
 
     (pipeline.directory / "source" / "notes" / "first.jsonl").unlink()
-    partly = command("backfill", "letters.a", "notes.first", "--url", live.url)
-    whole = command("backfill", "letters.b", "--url", live.url)
-    for watching, code, end in [
-        (whole, 0, ["1 of 1 partitions done, 0 failed, 0 in progress"]),
-        (partly, 3, ["the backfill ended as COMPLETED_FAILED", "failed: notes.first"]),
-    ]:
-        _, said = watching.communicate(timeout=400)
-        assert watching.returncode == code, said
-        assert said.splitlines()[-len(end) :] == end
-    assert "1 of 2 partitions done, 1 failed, 0 in progress" in said
-
-
-def command(*arguments: str) -> "subprocess.Popen[str]":
-    """Start the command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "attninf_assets.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with (
+        attninf_process("backfill", "letters.a", "notes.first", "--url", live.url, **pipes) as partly,
+        attninf_process("backfill", "letters.b", "--url", live.url, **pipes) as whole,
+    ):
+        for watching, code, end in [
+            (whole, 0, ["1 of 1 partitions done, 0 failed, 0 in progress"]),
+            (partly, 3, ["the backfill ended as COMPLETED_FAILED", "failed: notes.first"]),
+        ]:
+            _, said = watching.communicate(timeout=400)
+            assert watching.returncode == code, said
+            assert said.splitlines()[-len(end) :] == end
+        assert "1 of 2 partitions done, 1 failed, 0 in progress" in said
 
 
 def attninf(*arguments: str) -> Result:
@@ -213,7 +206,8 @@ def test_a_backfill_is_of_the_partitions_that_are_missing_or_stale(pipeline: Pip
             assert refused.exit_code == 2
             assert refused.stderr.startswith(f"attninf backfill: {live.url}: {wanted}")
 
-        with command("backfill", "--all", "--url", live.url) as watching:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with attninf_process("backfill", "--all", "--url", live.url, **pipes) as watching:
             assert watching.stderr is not None
             until("the first progress", lambda: "partitions done" in watching.stderr.readline())  # type: ignore[union-attr]
             watching.send_signal(signal.SIGINT)

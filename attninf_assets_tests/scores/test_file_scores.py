@@ -26,6 +26,7 @@ from attninf_assets.scores.file_scores import (
     write_scores,
     write_text,
 )
+from attninf_assets_tests.support.processes import FORKED
 
 SELECTOR = Selector("m", "t", (Head(1, 2),), "uniform", 64, "bos", "float32")
 SCORES = [DocumentScore("a", 3, 2.0, 3.0), DocumentScore("b", 1, 0.0, 1.0), DocumentScore("é\n", 2, 1.0, 0.5)]
@@ -87,9 +88,8 @@ def _write_slowly(output: Path, begun: "mp.synchronize.Event") -> None:
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_a_killed_command_leaves_no_output_that_looks_whole(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"scores{suffix}"
-    processes = mp.get_context("forkserver")
-    begun = processes.Event()
-    process = processes.Process(target=_write_slowly, args=(output, begun))
+    begun = FORKED.Event()
+    process = FORKED.Process(target=_write_slowly, args=(output, begun))
     process.start()
     assert begun.wait(60)
     assert process.pid is not None

@@ -1,6 +1,5 @@
 """Maintenance of the lake: what it merges, what it deletes, what it never touches."""
 
-import multiprocessing as mp
 import os
 import socket
 import tempfile
@@ -18,9 +17,9 @@ from attninf_assets.store.maintenance import maintain, sweep
 from attninf_assets.store.root import Root
 from attninf_assets.store.scratch import scratch_directory
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.processes import FORKED
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
 
-_SPAWN = mp.get_context("spawn")
 _WEB_A = {"domain": "web", "shard": "a"}
 
 
@@ -169,7 +168,7 @@ def _write(root: Root, shard: str, times: int) -> None:
 
 def test_writers_and_maintenance_do_not_disturb_each_other(root: Root) -> None:
     times = 6
-    writers = [_SPAWN.Process(target=_write, args=(root, shard, times)) for shard in "ab"]
+    writers = [FORKED.Process(target=_write, args=(root, shard, times)) for shard in "ab"]
     for writer in writers:
         writer.start()
     rounds = 0

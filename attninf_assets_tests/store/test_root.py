@@ -12,6 +12,7 @@ import pytest
 from attninf_assets.store import root as root_module
 from attninf_assets.store.root import Root
 from attninf_assets_tests.support.faulty_proxy import faulty_proxy
+from attninf_assets_tests.support.processes import FORKED
 
 
 @pytest.mark.parametrize(
@@ -123,9 +124,8 @@ def _write_many(root: Root, n: int, clearing: bool, together: "mp.synchronize.Ba
 
 
 def test_processes_that_write_below_a_directory_and_delete_it_do_not_disturb_each_other(root: Root) -> None:
-    spawn = mp.get_context("spawn")
-    together, n = spawn.Barrier(4), 400 if root.is_local else 30
-    processes = [spawn.Process(target=_write_many, args=(root, n, side % 2 == 0, together)) for side in range(4)]
+    together, n = FORKED.Barrier(4), 400 if root.is_local else 30
+    processes = [FORKED.Process(target=_write_many, args=(root, n, side % 2 == 0, together)) for side in range(4)]
     for process in processes:
         process.start()
     for process in processes:

@@ -19,9 +19,8 @@ from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.processes import FORKED
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
-
-_SPAWN = mp.get_context("spawn")
 
 
 def _by_id(table: pa.Table) -> list[dict[str, object]]:
@@ -247,8 +246,8 @@ def _replace_own_partition(root: Root, shard: str, times: int, together: "mp.syn
 
 
 def _run(root: Root, shards: list[str], times: int) -> None:
-    together = _SPAWN.Barrier(len(shards))
-    writers = [_SPAWN.Process(target=_replace_own_partition, args=(root, shard, times, together)) for shard in shards]
+    together = FORKED.Barrier(len(shards))
+    writers = [FORKED.Process(target=_replace_own_partition, args=(root, shard, times, together)) for shard in shards]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -283,8 +282,8 @@ def test_a_process_killed_while_replacing_leaves_one_whole_result(tmp_path: Path
     root = Root.at(tmp_path)
     lake = Lake(root)
     for delay in (0.0, 0.013, 0.031):
-        ready = _SPAWN.Event()
-        writer = _SPAWN.Process(target=_replace_forever, args=(root, ready))
+        ready = FORKED.Event()
+        writer = FORKED.Process(target=_replace_forever, args=(root, ready))
         writer.start()
         assert ready.wait(60)
         time.sleep(delay)

@@ -36,6 +36,7 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.planted_model import PLANTED, planted_model
+from attninf_assets_tests.support.processes import FORKED
 from benchmarks.rigs.made_up_text import sentences, tiny_text_tokenizer
 
 __all__ = [
@@ -63,10 +64,6 @@ SELECTOR = Selector(
 )
 _OLD = "an older selector"
 _PATIENCE = 120  # seconds for a run that is not killed
-
-# Forked from a server that has imported everything, a run starts at once.
-_PROCESSES = mp.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([__name__])
 
 
 def _nothing(_: object) -> None:
@@ -152,7 +149,7 @@ def update(root: Root, shard: Shard, journal: Path) -> PartitionScores:
 
 def killed_after_its_commit(root: Root, shard: Shard, journal: Path) -> None:
     """Update the shard in a process that is killed as soon as its scores are committed."""
-    process = _PROCESSES.Process(target=_commit_and_die, args=(root, shard, journal))
+    process = FORKED.Process(target=_commit_and_die, args=(root, shard, journal))
     process.start()
     process.join(_PATIENCE)
     assert process.exitcode == -signal.SIGKILL
@@ -200,8 +197,8 @@ class ScoringRuns:
 
     def start(self, shard: Shard) -> "mp.process.BaseProcess":
         """A process that updates the shard; returns when it is about to begin."""
-        ready = _PROCESSES.Event()
-        process = _PROCESSES.Process(target=_run, args=(self.root, shard, self._path(shard), ready))
+        ready = FORKED.Event()
+        process = FORKED.Process(target=_run, args=(self.root, shard, self._path(shard), ready))
         process.start()
         assert ready.wait(_PATIENCE)
         return process

@@ -37,7 +37,7 @@ from attninf_assets_tests.torture.hostile_corpora import feed_corpus, feed_setti
 from attninf_assets_tests.torture.hostile_models import feed_gguf, feed_selector
 from attninf_assets_tests.torture.hostile_shards import feed_shard
 from attninf_assets_tests.torture.refusals import Met
-from attninf_assets_tests.torture.workers import FORKED, StuckError, Worker
+from attninf_assets_tests.torture.workers import StuckError, Worker
 
 __all__ = ["KINDS", "fuzzed"]
 
@@ -53,8 +53,6 @@ _RUNAWAY = 6 << 30  # bytes of address space, where allocation ends; much of wha
 _MOST_SECONDS = 10.0  # of the processor
 _PATIENCE = 60.0  # seconds by the clock
 _WARMING = 300.0  # seconds
-
-FORKED.set_forkserver_preload([__name__, "torch._dynamo", "gguf"])
 
 
 def fuzzed(inputs: Iterable[tuple[Attempt, str]]) -> Iterator[Outcome]:

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from attninf_assets.store.root import Root
+from attninf_assets_tests.support.processes import FORKED
 from attninf_assets_tests.torture.attempts import Attempt, Outcome
 from attninf_assets_tests.torture.material import build, make_material
 from attninf_assets_tests.torture.readers import differing, leftovers, seen, unrecorded_runs
@@ -26,10 +27,6 @@ _PATIENCE = 180.0  # seconds for a run that nobody kills, on a machine that is b
 _AGED = 1.1  # seconds after which the storage's clock, of whole seconds, says that a file is old
 _WAITING = 3  # attempts
 _BEYOND = 1.05  # of an undisturbed run's duration: so the last kills may come too late
-
-# Forked from a server that has imported everything, a run starts at once.
-_PROCESSES = mp.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["attninf_assets_tests.torture.forked"])
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,8 @@ def _in_process(scene: Scene, act: Callable[[Scene], None], ready: "mp.synchroni
 
 def _started(scene: Scene, act: Callable[[Scene], None]) -> BaseProcess:
     """A process that does it; returns when it is about to begin."""
-    ready = _PROCESSES.Event()
-    process = _PROCESSES.Process(target=_in_process, args=(scene, act, ready))
+    ready = FORKED.Event()
+    process = FORKED.Process(target=_in_process, args=(scene, act, ready))
     process.start()
     assert ready.wait(_PATIENCE)
     return process

@@ -34,8 +34,9 @@ from attninf_assets.store.maintenance import maintain
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.power_cut import Disk, NoDiskError, disk_to_cut
+from attninf_assets_tests.support.processes import FORKED
 from attninf_assets_tests.torture.attempts import Attempt, Outcome, attempts, seeds_parser, told
-from attninf_assets_tests.torture.workers import FORKED, StuckError, Worker
+from attninf_assets_tests.torture.workers import StuckError, Worker
 from attninf_assets_tests.torture.writes import made_rows, rows_of
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
 
@@ -49,8 +50,6 @@ _PATIENCE = 120.0  # seconds for what nobody disturbs
 _BROKEN = re.compile(r"table (\w+): .*/(\d{20})\.json is not a whole commit")
 
 Said = list[tuple[str, int, str]]  # "begun", "staged" or "done", the number of the step, and what it does
-
-FORKED.set_forkserver_preload([__name__])
 
 
 def cut(attempt: Attempt, disk: Disk) -> Outcome:

@@ -32,8 +32,9 @@ from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 from attninf_assets.store.tables import Lake
+from attninf_assets_tests.support.processes import FORKED
 from attninf_assets_tests.torture.attempts import Attempt, Outcome, attempts, seeds_parser, told
-from attninf_assets_tests.torture.workers import FORKED, StuckError, Worker
+from attninf_assets_tests.torture.workers import StuckError, Worker
 from attninf_assets_tests.torture.writes import Rows, Write, made_rows, rows_of, write_to
 from benchmarks.rigs.s3 import s3_server
 
@@ -45,8 +46,6 @@ _PATIENCE = 120.0  # seconds for a whole race
 _BEFORE = ("absent", "empty", "full")
 _VALUES = {"domain": ("web", "code"), "shard": ("a", "b"), "selector_fingerprint": ("f", "g")}
 _BY_OTHERS = {"CREATE TABLE", "OPTIMIZE", "VACUUM START", "VACUUM END"}  # delta-rs's words for versions of no writer
-
-FORKED.set_forkserver_preload([__name__, "duckdb"])
 
 
 @dataclass(frozen=True)

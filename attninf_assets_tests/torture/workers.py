@@ -1,6 +1,5 @@
 """Processes that live as long as an experiment and do one thing after the other; a process each, all of them real."""
 
-import multiprocessing as mp
 import os
 import signal
 import traceback
@@ -9,10 +8,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["FORKED", "StuckError", "Worker"]
+from attninf_assets_tests.support.processes import FORKED
 
-# Forked from a server that has imported what is needed, a process starts at once.
-FORKED = mp.get_context("forkserver")
+__all__ = ["StuckError", "Worker"]
 
 
 class StuckError(Exception):

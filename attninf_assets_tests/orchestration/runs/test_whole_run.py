@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +14,7 @@ from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.display.summary import summary
 from attninf_assets.orchestration.runs.whole_run import launchpad_fields, materialize_everything
 from attninf_assets_tests.support.pipeline import PROBES, SHARDS, Pipeline, build_pipeline
+from attninf_assets_tests.support.processes import attninf_process
 from benchmarks.rigs.live import until
 
 
@@ -69,10 +69,11 @@ def test_a_broken_shard_is_passed_over_and_named(pipeline: Pipeline, config: Pat
 def test_interrupted_it_ends_at_once_and_run_again_it_goes_on(
     pipeline: Pipeline, config: Path, tmp_path: Path, stage: str
 ) -> None:
-    command = [sys.executable, "-m", "attninf_assets.cli", "run", "--config", str(config)]
     told = tmp_path / "told"
-    with told.open("w") as stream:
-        process = subprocess.Popen(command, stderr=stream, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[3])
+    with (
+        told.open("w") as stream,
+        attninf_process("run", "--config", str(config), stderr=stream, stdout=subprocess.DEVNULL) as process,
+    ):
         until(stage, lambda: stage in told.read_text() or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, told.read_text()

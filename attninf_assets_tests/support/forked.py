@@ -1,4 +1,4 @@
-"""What a process that is to be killed has from its first instant: everything imported, the model in memory.
+"""What every process of `processes` has from its first instant: all that is slow to import, and a model in memory.
 
 Imported by the server from which such processes are forked, and there alone. No thread may be running in it by then.
 """
@@ -7,11 +7,13 @@ import os
 
 import boto3  # noqa: F401
 import duckdb  # noqa: F401
+import gguf  # noqa: F401
 import matplotlib.pyplot as plt  # noqa: F401
 import torch
+import torch._dynamo
 
+import attninf_assets.definitions  # noqa: F401
 from attninf_assets_tests.support.planted_model import planted_model
-from attninf_assets_tests.torture import killing  # noqa: F401
 from benchmarks.rigs.made_up_text import tiny_tokenizer
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
