@@ -14,6 +14,7 @@ from attninf_assets import cli
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.mixture.manifest import CORPUS_DIRECTORY
 from attninf_assets.orchestration.assets import maintenance
+from attninf_assets.orchestration.assets.coverage import PreviewConfig, rescoring_preview
 from attninf_assets.orchestration.assets.mixture import MixConfig
 from attninf_assets.orchestration.assets.selection import SelectionConfig, score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
@@ -261,9 +262,20 @@ def _never_detected(scene: Scene) -> None:
     scene.root.delete("selectors/current.json")
 
 
+def _nothing_detected(scene: Scene) -> None:
+    """Heads are to be found anew."""
+    _never_detected(scene)
+    scene.root.delete("selectors/detections")
+
+
 def _detect(scene: Scene) -> None:
     of = scene.resources()
     retrieval_heads(_context(scene), config=HEADS, selector=of.selector, lake=of.lake)
+
+
+def _preview(scene: Scene) -> None:
+    of = scene.resources()
+    rescoring_preview(_context(scene), config=PreviewConfig(), lake=of.lake, cost=of.cost)
 
 
 _SELECTOR = ("selectors/current.json",)
@@ -296,4 +308,6 @@ VICTIMS = {
     "fetch": Victim(_fetch, _MODEL, _nothing_fetched, roots=("s3",)),
     "probes": Victim(_build_probes, ("retrieval_probes", *_MODEL)),
     "heads": Victim(_detect, ("retrieval_probes", "head_scores", *_MODEL), _never_detected),
+    "detection": Victim(_detect, ("retrieval_probes", "head_scores", *_MODEL), _nothing_detected),
+    "preview": Victim(_preview, (*_SCORES, *_MODEL), _index_changed),
 }
