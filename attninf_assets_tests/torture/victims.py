@@ -32,7 +32,7 @@ from attninf_assets.store.scrub import scrub
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.source_files import landed
 from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, shard
-from attninf_assets_tests.torture.readers import NOTHING
+from attninf_assets_tests.torture.readers import DAMAGED, NOTHING
 from attninf_assets_tests.torture.scene import Scene
 from benchmarks.rigs.tables_of_scores import run_of
 
@@ -300,7 +300,9 @@ VICTIMS = {
     "mix": Victim(_mix, _MIX),
     "damaged mix": Victim(_mix_again, _MIX, _damaged_mix),
     "maintenance": Victim(maintain, _SCORES, _many_commits, aged=True),
-    "repair": Victim(_repair, (*TABLES, *_SELECTOR), _damages, frozenset({NOTHING})),
+    "repair": Victim(
+        _repair, (*TABLES, *_SELECTOR), _damages, frozenset({NOTHING, DAMAGED})
+    ),  # nothing reads a file that is set aside
     "pin": Victim(_pin_another, _MODEL),
     "pin gguf": Victim(_pin_gguf, _MODEL),
     "damaged pin": Victim(_pin_again, _MODEL, _damaged_pin),
