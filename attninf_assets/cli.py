@@ -4,7 +4,8 @@ Exit codes: 0 all is done; 2 bad input, or a server that does not answer: one li
 were refused, partitions failed); 130 interrupted.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import tee
 from pathlib import Path
@@ -326,6 +327,48 @@ def verify(
     _tell(f"{n_compared:,} scores computed once more, {differing:,} differ")
     if differing:
         raise typer.Exit(IN_PART)
+
+
+@app.command("what-if")
+def what_if(
+    domain: Annotated[str | None, typer.Option(help="One domain alone. Unset: all.")] = None,
+    fractions: Annotated[
+        list[float] | None, typer.Option("--fraction", help="May be given several times. Unset: 12 from 0.01 to 0.7.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows as JSON, a line each.")] = False,
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Show what would be selected at other fractions, by documents and by tokens. Nothing is written.
+
+    Documents, tokens, threshold, mean length and repetition, and what is in common with each selection that there is.
+    Exit code 0: shown; 2: bad input.
+    """
+    from dataclasses import asdict
+
+    from attninf_assets.orchestration.display.selection_text import what_if_tables
+    from attninf_assets.selection.scored import open_scored
+    from attninf_assets.selection.what_if import FRACTIONS
+    from attninf_assets.selection.what_if import what_if as what_would_be
+
+    with _problems_told("what-if"):
+        lake, _ = _connections(root)
+        with open_scored(lake.tables(), "selected_subset", domain=domain) as scored:
+            rows = what_would_be(
+                scored.connection,
+                selector_fingerprint=scored.selector_fingerprint,
+                fractions=fractions or FRACTIONS,
+                with_repetition=scored.with_repetition,
+            )
+    if as_json:
+        _echo_json(asdict(row) for row in rows)
+    else:
+        typer.echo(what_if_tables(rows))
+
+
+def _echo_json(rows: "Iterable[dict[str, Any]]") -> None:
+    """A line for each row; JSON itself escapes what would act in a terminal."""
+    for row in rows:
+        typer.echo(json.dumps(row))
 
 
 def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
