@@ -64,8 +64,8 @@ def _figures(band: Sums) -> dict[str, Any]:
     return {
         "n_documents": band.documents,
         "n_tokens": band.tokens,
-        "lowest_score": band.lowest_score,
-        "lowest_doc_id": band.lowest_doc_id,
+        "lowest_score": None if band.lowest is None else band.lowest[0],
+        "lowest_doc_id": None if band.lowest is None else band.lowest[1],
         "highest_score": band.highest_score,
         "mean_loss_base": mean(band.loss_base, band.documents),
         "mean_loss_reference": mean(band.loss_reference, band.documents),

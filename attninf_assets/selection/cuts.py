@@ -22,13 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attninf_assets.selection.stretches import COUNTED, Bound, domain_places, first_reached
+from attninf_assets.selection.stretches import COARSE_BIN, COUNTED, Bound, domain_places, stretch_of
 
 if TYPE_CHECKING:
     import duckdb
 
 __all__ = ["Cut", "Target", "find_cuts", "find_many_cuts", "ordinal_of"]
-_FIRST_SHIFT = 44  # 256 bins per power of two: some thousand bins for the scores of a domain
 _ID_BYTES = 2  # of a doc_id in a pass by doc_id: at most some 65,536 bins
 _FEW = 200_000  # documents of a domain that may be sorted without a finer pass, for all its targets together
 _BY_SCORE = "ordinal >> shift"
@@ -171,7 +170,7 @@ def _begin(
     """Of every domain, the coarse bins of scores that hold its cuts."""
     bins = connection.sql(
         f"""
-        SELECT domain, ordinal >> {_FIRST_SHIFT} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
+        SELECT domain, {COARSE_BIN} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
                min(n_tokens) AS fewest, min(ordinal) AS low, max(ordinal) AS high,
                NULL::VARCHAR AS first_id, NULL::VARCHAR AS last_id
         FROM {COUNTED.format(columns=_COLUMNS, among="")} GROUP BY ALL ORDER BY domain, bin DESC
@@ -285,26 +284,28 @@ def _in_question(stretches: Sequence[_Stretch]) -> tuple[str, dict[str, Any]]:
     parameters."""
     domains = list(dict.fromkeys(stretch.domain for stretch in stretches))
     places, params = domain_places(domains)
-    bounds: list[Bound] = []
-    numbers: list[str] = []
-    rows: list[str] = []
+    bounds: list[list[Bound]] = [[] for _ in domains]
+    values: list[list[str]] = [[] for _ in domains]
     for number, (domain, one, _) in enumerate(stretches):
         place, by_id = domains.index(domain), one.one_score and one.first_id is not None
-        within = f"place = {place} AND ordinal BETWEEN {one.low}::BIGINT AND {one.high}::BIGINT"
+        within = f"ordinal BETWEEN {one.low}::BIGINT AND {one.high}::BIGINT"
         if by_id:
             within += f" AND doc_id BETWEEN $first_{number} AND $last_{number}"
             params |= {f"first_{number}": str(one.first_id), f"last_{number}": str(one.last_id)}
-        bounds.append(Bound(place, one.low, one.first_id if by_id else None))
-        numbers.append(f"CASE WHEN {within} THEN {number} END")
-        rows.append(f"({number}, {one.shift}, {one.skip})")
-    number_of, of_bounds = first_reached(bounds, numbers)
+        bounds[place].append(Bound(one.low, one.first_id if by_id else None))
+        values[place].append(f"CASE WHEN {within} THEN {number} END")
+    number_of, of_bounds = stretch_of(bounds, [[*of_domain, "NULL"] for of_domain in values])
+    coarse = {(place, bound.coarse_bin) for place, of_domain in enumerate(bounds) for bound in of_domain}
     # said again for all together, as what a scan can skip row groups by
     lowest, highest = min(one.low for _, one, _ in stretches), max(one.high for _, one, _ in stretches)
     params |= of_bounds | {"lowest": _score(lowest), "highest": _score(highest)}
     counted = COUNTED.format(columns=_COLUMNS, among="AND score BETWEEN $lowest AND $highest")
+    asked = ", ".join(f"({number}, {one.shift}, {one.skip})" for number, (_, one, _) in enumerate(stretches))
     relation = f"""
-        (SELECT *, {number_of} AS number FROM {counted} AS counted JOIN {places} USING (domain)) AS placed
-        JOIN (VALUES {", ".join(rows)}) AS asked(number, shift, skip) USING (number)
+        (SELECT *, {number_of} AS number FROM {counted} AS counted JOIN {places} USING (domain)
+         JOIN (VALUES {", ".join(map(str, sorted(coarse)))}) AS coarse(of_place, bin)
+         ON place = of_place AND {COARSE_BIN} = bin) AS placed
+        JOIN (VALUES {asked}) AS asked(number, shift, skip) USING (number)
     """
     return relation, params
 

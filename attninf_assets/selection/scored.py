@@ -47,8 +47,8 @@ def open_scored(lake: Lake, *tables: str, domain: str | None = None) -> Iterator
     with connect(lake, "scores", *tables, *features, where=where, memory_limit=MEMORY) as connection:
         scored = connection.execute(
             "SELECT 1 FROM scores WHERE selector_fingerprint = $1 AND isfinite(score) LIMIT 1", [fingerprint]
-        ).fetchone()
-        if scored is None:
+        ).fetchall()
+        if not scored:
             raise ValueError(
                 f"{lake.root.uri}: no document{'' if domain is None else f' of {domain}'} has a score by the selector "
                 f"in use, {fingerprint[:12]}: materialize attention_influence_scores first"

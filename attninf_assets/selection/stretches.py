@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COUNTED", "Bound", "domain_places", "first_reached"]
+__all__ = ["COARSE_BIN", "COARSE_SHIFT", "COUNTED", "Bound", "domain_places", "stretch_of"]
 
+COARSE_SHIFT = 44  # 256 bins per power of two: some thousand bins for the scores of a domain
+COARSE_BIN = f"ordinal >> {COARSE_SHIFT}"
 # `ordinal`: the bits of the score as an integer that orders as the score does, 0 for both zeros.
 COUNTED = """(
     SELECT *, CASE WHEN bits >= 0 THEN bits ELSE -9223372036854775808 - bits END AS ordinal
@@ -22,37 +24,37 @@ COUNTED = """(
 
 @dataclass(frozen=True)
 class Bound:
-    """The least document of a stretch. A document reaches it if it is of an earlier domain, or ranks as high."""
+    """The least document of a stretch, which ends there from above."""
 
-    place: int  # of its domain, as in `domain_places`
-    ordinal: int | None  # of its score; None where the stretch ends with the domain
-    doc_id: str | None = None  # None where every document with that score belongs to it
+    ordinal: int  # of its score
+    doc_id: str | None  # None where every document with that score belongs to it
 
-    def reached(self, parameter: str) -> tuple[str, dict[str, Any]]:
-        """The condition in SQL, and its parameter under that name, if it needs one."""
-        if self.ordinal is None:
-            return f"place <= {self.place}", {}
-        here = f"ordinal >= {self.ordinal}::BIGINT"
-        if self.doc_id is not None:
-            here = f"ordinal > {self.ordinal}::BIGINT OR (ordinal = {self.ordinal}::BIGINT AND doc_id >= ${parameter})"
-        of_it = {} if self.doc_id is None else {parameter: self.doc_id}
-        return f"place < {self.place} OR (place = {self.place} AND ({here}))", of_it
+    @property
+    def coarse_bin(self) -> int:
+        """The number of the coarse bin that the score is in."""
+        return self.ordinal >> COARSE_SHIFT
+
+    def reached(self, parameter: str) -> str:
+        """The condition in SQL that a document belongs to the stretch or one above; `parameter` names the doc_id."""
+        if self.doc_id is None:
+            return f"ordinal >= {self.ordinal}::BIGINT"
+        return f"ordinal > {self.ordinal}::BIGINT OR (ordinal = {self.ordinal}::BIGINT AND doc_id >= ${parameter})"
 
 
-def first_reached(bounds: Sequence[Bound], values: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """SQL for the value of the first bound that a document reaches, and the parameters in it.
+def stretch_of(bounds: Sequence[Sequence[Bound]], values: Sequence[Sequence[str]]) -> tuple[str, dict[str, Any]]:
+    """SQL for the value of the first bound of its domain that a document reaches, and the parameters in it.
 
-    `bounds` are in the order of domains, in each from the highest down; `values` are as many SQL expressions. Whoever
-    reaches none has the last value.
+    For each domain in its place: the bounds from the highest down, and an SQL expression for each and one more for what
+    reaches none.
     """
-    conditions: list[str] = []
     params: dict[str, Any] = {}
-    for number, bound in enumerate(bounds):
-        condition, of_it = bound.reached(f"bound_{number}")
-        conditions.append(condition)
-        if number < len(bounds) - 1:  # the last is not asked for
-            params |= of_it
-    return _searched(conditions, values, 0, len(bounds) - 1), params
+    of_domains: list[str] = []
+    for place, (of_domain, values_of_domain) in enumerate(zip(bounds, values, strict=True)):
+        names = [f"bound_{place}_{number}" for number in range(len(of_domain))]
+        params |= {name: one.doc_id for name, one in zip(names, of_domain, strict=True) if one.doc_id is not None}
+        reached = [bound.reached(name) for name, bound in zip(names, of_domain, strict=True)]
+        of_domains.append(_searched(reached, values_of_domain))
+    return _searched([f"place <= {place}" for place in range(len(of_domains) - 1)], of_domains), params
 
 
 def domain_places(domains: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -61,9 +63,11 @@ def domain_places(domains: Sequence[str]) -> tuple[str, dict[str, str]]:
     return f"(VALUES {rows}) AS places(domain, place)", {f"domain_{n}": name for n, name in enumerate(domains)}
 
 
-def _searched(conditions: Sequence[str], values: Sequence[str], first: int, last: int) -> str:
-    if first == last:
-        return values[first]
-    middle = (first + last) // 2
-    upper, lower = _searched(conditions, values, first, middle), _searched(conditions, values, middle + 1, last)
+def _searched(conditions: Sequence[str], values: Sequence[str]) -> str:
+    """The value of the first condition that holds, where those after it hold as well; the last value if none does."""
+    if not conditions:
+        return values[0]
+    middle = len(conditions) // 2
+    upper = _searched(conditions[:middle], values[: middle + 1])
+    lower = _searched(conditions[middle + 1 :], values[middle + 1 :])
     return f"CASE WHEN {conditions[middle]} THEN {upper} ELSE {lower} END"
