@@ -8,16 +8,16 @@ to two million of a domain, of as many drawn by their doc_ids where there are mo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
 
+from attninf_assets.corpus.printable import shortened
 from attninf_assets.selection.named import rows_of
 from attninf_assets.selection.references import SelectionAt
-from attninf_assets.selection.scored import MEMORY
+from attninf_assets.selection.scored import MEMORY, nearest
 from attninf_assets.store.query import connect
 from attninf_assets.store.schemas import TABLES
 
@@ -72,8 +72,8 @@ def compare(
 ) -> list[DomainComparison]:
     """The two selections compared, by domain, with at most `top` of the documents that entered and that left each.
 
-    What does not fit into memory spills to local disk. Raises ValueError as `Lake.batches` does, and for a negative
-    `top`.
+    What does not fit into memory spills to local disk. Raises ValueError as `Lake.batches` does, for a negative `top`,
+    and for a domain that neither has.
     """
     if top < 0:
         raise ValueError(f"top {top}: expected a number of documents, 0 or more")
@@ -84,7 +84,13 @@ def compare(
             connection.register("rows_of_side", reader)
             connection.execute(f"CREATE TEMP TABLE {name} AS FROM rows_of_side")
             connection.unregister("rows_of_side")
-        return [_compared(connection, row, top) for row in _counted(connection)]
+        found = [_compared(connection, row, top) for row in _counted(connection)]
+    if domain is not None and not found:
+        known = sorted({where["domain"] for where in after.lake.partitions("selected_subset")})
+        raise ValueError(
+            f"neither selection holds a document of domain {shortened(domain)!r}; {nearest(domain, known)}"
+        )
+    return found
 
 
 def _counted(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
