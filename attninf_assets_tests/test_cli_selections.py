@@ -92,7 +92,7 @@ def test_a_comparison_shows_what_entered_and_left_between_two_selectors(root: Ro
 def test_bad_input_is_answered_with_one_sentence(root: Root, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     no_lake = f"{nothing}: no tables there; give --root or set ATTNINF_ROOT"
-    for arguments, wanted in [
+    refused: list[tuple[list[str | Path], str]] = [
         (["what-if", "--fraction", "0"], "fraction 0.0: expected a number above 0, at most 1"),
         (["what-if", "--fraction", "1.5"], "fraction 1.5: expected a number above 0, at most 1"),
         (["what-if", "--domain", "wep"], "domain 'wep' has no scores; did you mean web?"),
@@ -109,7 +109,8 @@ def test_bad_input_is_answered_with_one_sentence(root: Root, tmp_path: Path) -> 
             ["compare", "paper", "paper", "--domain", "wep"],
             "neither selection holds a document of domain 'wep'; did you mean web?",
         ),
-    ]:
+    ]
+    for arguments, wanted in refused:
         assert complaint(*arguments) == f"attninf {arguments[0]}: {wanted}"
 
 
