@@ -4,7 +4,8 @@ Exit codes: 0 all is done; 2 bad input, or a server that does not answer: one li
 were refused, partitions failed); 130 interrupted.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import tee
 from pathlib import Path
@@ -326,6 +327,146 @@ def verify(
     _tell(f"{n_compared:,} scores computed once more, {differing:,} differ")
     if differing:
         raise typer.Exit(IN_PART)
+
+
+@app.command("what-if")
+def what_if(
+    domain: Annotated[str | None, typer.Option(help="One domain alone. Unset: all.")] = None,
+    fractions: Annotated[
+        list[float] | None, typer.Option("--fraction", help="May be given several times. Unset: 12 from 0.01 to 0.7.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows as JSON, a line each.")] = False,
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Show what would be selected at other fractions, by documents and by tokens. Nothing is written.
+
+    Documents, tokens, threshold, mean length and repetition, and what is in common with each selection that there is.
+    Exit code 0: shown; 2: bad input.
+    """
+    from dataclasses import asdict
+
+    from attninf_assets.orchestration.display.selection_text import what_if_tables
+    from attninf_assets.selection.scored import open_scored
+    from attninf_assets.selection.what_if import FRACTIONS
+    from attninf_assets.selection.what_if import what_if as what_would_be
+
+    with _problems_told("what-if"):
+        lake, _ = _connections(root)
+        with open_scored(lake.tables(), "selected_subset", domain=domain) as scored:
+            rows = what_would_be(
+                scored.connection,
+                selector_fingerprint=scored.selector_fingerprint,
+                fractions=fractions or FRACTIONS,
+                with_repetition=scored.with_repetition,
+            )
+    if as_json:
+        _echo_json(asdict(row) for row in rows)
+    else:
+        typer.echo(what_if_tables(rows))
+
+
+@app.command()
+def bands(
+    out: Annotated[Path | None, typer.Argument(metavar="[OUT]", help="Where --export writes.")] = None,
+    export: Annotated[
+        Literal["olmo", "olmix"] | None, typer.Option(help="Write a mixture file of OLMo-core or of olmix.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Of --export: how often ranges of bands are read, in YAML: {0-5: 0, 5-100: 1}.")
+    ] = "{0-100: 1}",
+    tokens_under: Annotated[
+        str, typer.Option(help="Of --export: where the tokenized bands lie, each in <domain>/<band>/.")
+    ] = "tokens",
+    domain: Annotated[str | None, typer.Option(help="One domain alone. Unset: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows as JSON, a line each.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Show twenty bands of equal tokens for each domain, by score; 0-5 holds the best. No table is written.
+
+    With --export, a file by which a trainer mixes the bands at those weights. Exit code 0: shown, or written; 2: bad
+    input, OUT is not written.
+    """
+    from attninf_assets.orchestration.display.selection_text import bands_tables
+    from attninf_assets.scores.file_scores import require_free, write_text
+    from attninf_assets.selection.band_mixture import mixture_file, read_weights
+    from attninf_assets.selection.bands import score_bands
+    from attninf_assets.selection.scored import open_scored
+
+    with _problems_told("bands"):
+        if (out is None) != (export is None):
+            raise ValueError("give --export with the file that it writes: attninf bands --export olmo OUT.yaml")
+        weight_of = read_weights(weights)
+        require_no_secret(tokens_under)
+        if out is not None:
+            require_free(out, force=force)
+        lake, _ = _connections(root)
+        with open_scored(lake.tables(), domain=domain) as scored:
+            rows = score_bands(
+                scored.connection,
+                selector_fingerprint=scored.selector_fingerprint,
+                with_repetition=scored.with_repetition,
+            ).to_pylist()
+        if out is not None and export is not None:
+            write_text(mixture_file(rows, weights=weight_of, tokens_under=tokens_under, to=export), out)
+            _tell(f"bands of {len({row['domain'] for row in rows})} domains: {out}")
+            return
+    if as_json:
+        _echo_json(rows)
+    else:
+        typer.echo(bands_tables(rows))
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help="[ROOT::]NAME, NAME@v12 or NAME@fingerprint:0a1b.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    domain: Annotated[str | None, typer.Option(help="One domain alone. Unset: all.")] = None,
+    top: Annotated[int, typer.Option(min=0, help="Documents that entered, and left, to show of each domain.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Domains as JSON, a line each.")] = False,
+    root: Annotated[str | None, typer.Option(help="Storage root of names without one. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Compare two selections: overlap, rank correlation, and which documents entered and left from A to B.
+
+    A version is one of the table selected_subset, and can be read until maintenance takes it. Those that moved most are
+    shown with the beginning of their text. Exit code 0: shown; 2: bad input.
+    """
+    from dataclasses import asdict
+    from functools import partial
+
+    from attninf_assets.corpus.stored_index import indexed_from
+    from attninf_assets.orchestration.display.selection_text import comparison_tables
+    from attninf_assets.selection.comparison import compare as compare_selections
+    from attninf_assets.selection.excerpts import excerpts_of
+    from attninf_assets.selection.references import find_selection
+
+    with _problems_told("compare"):
+        _, corpus = _connections(root)
+        a, b = (
+            find_selection(named, open_lake=lambda place: _connections(place or root)[0].tables())
+            for named in (before, after)
+        )
+        found = compare_selections(a, b, top=top, domain=domain)
+        excerpts: dict[tuple[str, str], str] = {}
+        for side, moved in ((a, [one.left for one in found]), (b, [one.entered for one in found])):
+            if any(moved):
+                sources = corpus.open()
+                excerpts |= excerpts_of(
+                    side.lake,
+                    [one for of_domain in moved for one in of_domain],
+                    find=partial(sources.find, indexed_from=partial(indexed_from, side.lake)),
+                    storage_options=sources.storage_options,
+                )
+    if as_json:
+        _echo_json(asdict(row) | {"before": str(a), "after": str(b)} for row in found)
+    else:
+        typer.echo(f"A: {printable(a)}\nB: {printable(b)}\n\n{comparison_tables(found, excerpts)}")
+
+
+def _echo_json(rows: "Iterable[dict[str, Any]]") -> None:
+    """A line for each row; JSON itself escapes what would act in a terminal."""
+    for row in rows:
+        typer.echo(json.dumps(row))
 
 
 def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":

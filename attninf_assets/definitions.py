@@ -16,6 +16,7 @@ from attninf_assets.orchestration.assets.selector import (
     retrieval_probes,
     selector_model,
 )
+from attninf_assets.orchestration.assets.what_if import score_bands, selection_what_if
 from attninf_assets.orchestration.automation.alerts import alert_sensors
 from attninf_assets.orchestration.automation.coverage_watch import coverage_job, coverage_watch
 from attninf_assets.orchestration.automation.new_shards import SHARDS_PER_RUN, ingest_job, new_shards
@@ -43,6 +44,8 @@ def definitions() -> dg.Definitions:
         score_coverage,
         score_thresholds,
         selected_subset,
+        score_bands,
+        selection_what_if,
         training_corpus,
         lake_maintenance,
     ]

@@ -17,6 +17,8 @@ GROUPS = {
     "attention_influence_scores": "scores",
     "score_thresholds": "selection",
     "selected_subset": "selection",
+    "score_bands": "selection",
+    "selection_what_if": "selection",
     "training_corpus": "mixture",
 }
 EDGES = {
@@ -29,6 +31,8 @@ EDGES = {
     "scoring_runs": {"attention_influence_scores"},
     "score_thresholds": {"raw_corpus", "attention_influence_scores"},
     "selected_subset": {"attention_influence_scores", "score_thresholds"},
+    "score_bands": {"attention_influence_scores"},
+    "selection_what_if": {"attention_influence_scores", "selected_subset"},
     "training_corpus": {"raw_corpus", "attention_influence_scores", "selected_subset"},
 }
 

@@ -21,7 +21,7 @@ _FRACTION = 0.2
 
 # Spreads of scores: as they come, with ties and nothing finite in places, one score for all, and a range of a
 # millionth with a few far outliers.
-_SPREADS = {
+SPREADS = {
     "uniform": "random()",
     "ties": "CASE WHEN random() < 0.01 THEN 'nan'::DOUBLE WHEN random() < 0.01 THEN NULL"
     " WHEN random() < 0.3 THEN 0.8 ELSE round(random(), 4) END",
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--memory-limit", default="2GB")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--spread", choices=_SPREADS, action="append", help="default: all")
+    parser.add_argument("--spread", choices=SPREADS, action="append", help="default: all")
     parser.add_argument("--budget", choices=_REACHED, action="append", help="default: both")
     parser.add_argument("--method", choices=("narrowing", "window"), action="append", help="default: both")
     arguments = parser.parse_args()
@@ -73,8 +73,8 @@ def main() -> None:
     print(f"{'scores':<18} {'budget':<10} {'method':<10} {titles}  same cuts")
     with tempfile.TemporaryDirectory(prefix="attninf-bench-") as directory:
         file = Path(directory) / "scores.parquet"
-        for spread in arguments.spread or _SPREADS:
-            duckdb.sql(_SCORES.format(spread=_SPREADS[spread], rows=arguments.rows, file=literal(str(file))))
+        for spread in arguments.spread or SPREADS:
+            duckdb.sql(_SCORES.format(spread=SPREADS[spread], rows=arguments.rows, file=literal(str(file))))
             for budget in arguments.budget or _REACHED:
                 found: list[Cuts | None] = []
                 for name, method in methods.items():

@@ -18,7 +18,7 @@ from attninf_assets.store.schemas import TABLES
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Budget", "find_thresholds", "selected", "selection_digest"]
+__all__ = ["Budget", "find_thresholds", "require_fraction", "selected", "selection_digest"]
 
 Budget = Literal["documents", "tokens"]
 
@@ -35,8 +35,7 @@ def find_thresholds(
     document that occurs twice exactly at its domain's threshold, where the cut would be ambiguous. (Repeated ids
     elsewhere do not move the cut and are not looked for here.)
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction {fraction!r}: expected a number above 0, at most 1")
+    require_fraction(fraction)
     if budget not in ("documents", "tokens"):
         raise ValueError(f"budget {budget!r}: expected 'documents' or 'tokens'")
     cuts = find_cuts(connection, selector_fingerprint, fraction, by_tokens=budget == "tokens")
@@ -56,6 +55,13 @@ def find_thresholds(
         for cut in cuts
     ]
     return pa.Table.from_pylist(rows, schema=TABLES["thresholds"])
+
+
+def require_fraction(fraction: float) -> float:
+    """The fraction. Raises ValueError where it is outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction {fraction!r}: expected a number above 0, at most 1")
+    return fraction
 
 
 def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:

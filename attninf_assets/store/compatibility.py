@@ -16,6 +16,7 @@ WRITTEN_BY = {
     "scoring_runs": "attention_influence_scores",
     "thresholds": "score_thresholds",
     "selected_subset": "selected_subset",
+    "score_bands": "score_bands",
 }
 _UNREADABLE_FEATURES = {"deletionVectors", "columnMapping"}  # plain Parquet readers would ignore both
 

@@ -120,6 +120,29 @@ TABLES: dict[str, pa.Schema] = {
         ]
     ),
     "selected_subset": pa.schema([_DOC_ID, _DOMAIN, _SHARD, _SCORE, _N_TOKENS, _FINGERPRINT]),
+    "score_bands": pa.schema(
+        [
+            _DOMAIN,
+            _field("band_number", pa.int64(), "1 for the best scores, 20 for the lowest"),
+            _field(
+                "band", pa.string(), "the twentieth of the domain's tokens, in percent from the best score down: 0-5"
+            ),
+            _field(
+                "n_documents", pa.int64(), "documents in the band, 0 where a larger one of the band above reaches over"
+            ),
+            _field("n_tokens", pa.int64(), "their tokens"),
+            _field("lowest_score", pa.float64(), "score of the band's last document", nullable=True),
+            _field("lowest_doc_id", pa.string(), "its doc_id; breaks ties at the border", nullable=True),
+            _field("highest_score", pa.float64(), "score of the band's first document", nullable=True),
+            _field("mean_loss_base", pa.float64(), "over documents, nats per token", nullable=True),
+            _field("mean_loss_reference", pa.float64(), "over documents, nats per token", nullable=True),
+            _field("mean_tokens", pa.float64(), "of a document", nullable=True),
+            _field(
+                "mean_repetition", pa.float64(), "over documents where it is known; null where of none", nullable=True
+            ),
+            _FINGERPRINT,
+        ]
+    ),
 }
 
 PARTITIONED_BY: dict[str, list[str]] = {
@@ -131,6 +154,7 @@ PARTITIONED_BY: dict[str, list[str]] = {
     "scoring_runs": [],
     "thresholds": [],
     "selected_subset": ["domain"],
+    "score_bands": [],
 }
 
 

@@ -26,7 +26,7 @@ _LEFT = f"{ASIDE}/to_index.json"  # under the root, while a repair is under way
 _INDEX = ("documents", "quarantine")  # made together, from a shard's source file
 _ASSETS = (
     "selector_model", "retrieval_probes", "retrieval_heads", "rescoring_preview", "score_thresholds",
-    "selected_subset", "training_corpus",
+    "selected_subset", "score_bands", "training_corpus",
 )  # fmt: skip  # in the order in which they are made
 _MADE_BY = {"model.json": "selector_model", "current.json": "retrieval_heads"}  # under `selectors/`, written anew
 

@@ -23,7 +23,7 @@ from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
 
 PROBES = {"retrieval_probes": {"config": {"n_probes": 6, "probe_tokens": 900}}}
 SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
-SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
+SELECTION = ["score_thresholds", "selected_subset", "score_bands", "training_corpus"]
 SHARDS = ["letters.a", "letters.b", "notes.first"]
 
 

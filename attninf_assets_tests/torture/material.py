@@ -21,6 +21,7 @@ from attninf_assets.orchestration.assets.selector import (
     retrieval_probes,
     selector_model,
 )
+from attninf_assets.orchestration.assets.what_if import score_bands
 from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.selector.stored import current_selector
 from attninf_assets_tests.support.crashes import journalled_engine
@@ -116,5 +117,6 @@ def build(scene: Scene) -> None:
     for key in SHARDS:
         score(scene, shard(scene, key))
     score_thresholds(context, config=SelectionConfig(), lake=of.lake)
-    selected_subset(context, lake=of.lake)
+    selected_subset(context, corpus=of.corpus, lake=of.lake)
+    score_bands(context, lake=of.lake)
     mixed(scene, MIX)

@@ -18,6 +18,7 @@ from attninf_assets.orchestration.assets.coverage import PreviewConfig, rescorin
 from attninf_assets.orchestration.assets.mixture import MixConfig
 from attninf_assets.orchestration.assets.selection import SelectionConfig, score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
+from attninf_assets.orchestration.assets.what_if import score_bands
 from attninf_assets.orchestration.automation.retirement import RetirementConfig, retire
 from attninf_assets.scores.runs import ScoringRun, complete_scoring_runs
 from attninf_assets.scores.staging import StagedScores
@@ -158,7 +159,11 @@ def _other_scores(scene: Scene) -> None:
 def _select(scene: Scene) -> None:
     of = scene.resources()
     score_thresholds(_context(scene), config=SelectionConfig(fraction=0.4), lake=of.lake)
-    selected_subset(_context(scene), lake=of.lake)
+    selected_subset(_context(scene), corpus=of.corpus, lake=of.lake)
+
+
+def _bands(scene: Scene) -> None:
+    score_bands(_context(scene), lake=scene.resources().lake)
 
 
 def _mix(scene: Scene) -> None:
@@ -297,6 +302,7 @@ VICTIMS = {
     "first follow": Victim(_follow, ("scores", *_SELECTOR), _runs_to_follow),
     "selection": Victim(_select, _SELECTION, _other_scores),
     "first selection": Victim(_select, ("documents", "scores", "scoring_runs", *_SELECTOR)),
+    "bands": Victim(_bands, ("scores", "score_bands", *_SELECTOR), _other_scores),
     "mix": Victim(_mix, _MIX),
     "damaged mix": Victim(_mix_again, _MIX, _damaged_mix),
     "maintenance": Victim(maintain, _SCORES, _many_commits, aged=True),

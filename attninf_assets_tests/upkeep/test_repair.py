@@ -104,6 +104,7 @@ def test_every_flipped_bit_is_noticed_and_its_file_alone_is_named(pipeline: Pipe
 @pytest.mark.parametrize("damage", ["flipped", "emptied", "missing"])
 def test_what_repair_names_brings_every_table_back(pipeline: Pipeline, damage: str) -> None:
     before, dice = everything(pipeline), random.Random(1)
+    selection = ["score_thresholds", "selected_subset", "score_bands"]
     undamaged = {path: path.read_bytes() for path in files_of(pipeline)}
     for name in TABLES:
         path = Path(pipeline.lake.files(name)[0])
@@ -126,7 +127,7 @@ def test_what_repair_names_brings_every_table_back(pipeline: Pipeline, damage: s
     (backfill,) = [line for line in done.stdout.splitlines() if "attninf backfill" in line]
     assets = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
     assert set(indexed) == {SHARDS[0], SHARDS[2]}
-    assert set(assets) == {"retrieval_probes", "retrieval_heads", "score_thresholds", "selected_subset"}
+    assert set(assets) == {"retrieval_probes", "retrieval_heads", *selection}
     assert len(pipeline.rows("scoring_runs")) == 2
     assert scrub(pipeline.lake) == []
     assert {path: path.read_bytes() for path in undamaged} == undamaged
@@ -134,7 +135,7 @@ def test_what_repair_names_brings_every_table_back(pipeline: Pipeline, damage: s
     pipeline.run([asset for asset in SELECTOR if asset in assets], config=PROBES)
     for key in backfill.partition("attninf backfill ")[2].split():
         pipeline.run(["attention_influence_scores"], key)
-    pipeline.run(["score_thresholds", "selected_subset"])
+    pipeline.run(selection)
     after = everything(pipeline)
     for name, rows in before.items():
         assert rows.equals(after[name]), name

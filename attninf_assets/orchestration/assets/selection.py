@@ -9,7 +9,8 @@ from pydantic import Field
 
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
-from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.assets.selection_changes import what_changed
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import records, rounded
 from attninf_assets.orchestration.display.plots import score_distributions
@@ -115,16 +116,20 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     metadata=table_metadata("selected_subset"),
 )
 @transient_faults_retried
-def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+def selected_subset(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+) -> dg.MaterializeResult:
     """A row for each selected document: doc_id, score and tokens of those at or above their domain's threshold.
 
     It is the reasoning-intensive part of the corpus, which `training_corpus` repeats. Texts are not copied into it.
+    The metadata says what changed against the selection before: overlap, rank correlation, what entered and left.
     Refused, and the old selection kept, where scores were written after the thresholds that would change them.
     """
     tables = lake.tables()
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "scores", "thresholds") as connection:
         require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint)
+        before = tables.version("selected_subset")
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
     with connect(tables, "selected_subset", versions={"selected_subset": version}) as connection:  # not another run's
         digest = selection_digest(connection)
@@ -136,6 +141,7 @@ def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg
         metadata={
             "selected": records([{name: _short(value) for name, value in row.items()} for row in by_domain]),
             "tokens": sum(row["tokens"] for row in by_domain),
+            **what_changed(tables, corpus, before=before, after=version),
             "dagster/row_count": n_documents,
             "dagster/uri": tables.root.table_uri("selected_subset"),
             "delta_version": version,

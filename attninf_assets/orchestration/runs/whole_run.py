@@ -24,7 +24,8 @@ __all__ = ["Told", "WholeRun", "instance_of_home", "launchpad_fields", "material
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
-_ASSETS = ["raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_SELECTION]
+_LOOKS = ["score_bands", "selection_what_if"]  # at scores that are there
+_ASSETS = ["raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_SELECTION, *_LOOKS]
 _INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 RunConfig = Mapping[str, Any]
@@ -98,7 +99,7 @@ def materialize_everything(
             came.n_scored += n_scored
     say("selection and mix")
     came.selected = materialize(_SELECTION).success
-    materialize(["score_coverage"])
+    materialize(["score_coverage", *(_LOOKS if came.selected else ())])
     return came
 
 

@@ -20,6 +20,7 @@ TABLE_OF = {
     "scoring_runs": "scoring_runs",
     "score_thresholds": "thresholds",
     "selected_subset": "selected_subset",
+    "score_bands": "score_bands",
 }
 
 
@@ -74,7 +75,7 @@ def test_the_lineage_begins_with_the_places_that_the_settings_name(monkeypatch: 
 
 
 def test_code_versions_stand_for_what_decides_the_rows_and_reports_have_none(specs: dict[str, dg.AssetSpec]) -> None:
-    reports = {"score_coverage", "rescoring_preview", "lake_maintenance"}
+    reports = {"score_coverage", "rescoring_preview", "lake_maintenance", "selection_what_if"}
     assert {name for name, spec in specs.items() if spec.code_version is None} == reports | EXTERNAL
 
 
