@@ -6,6 +6,7 @@ from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_cu
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
 from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
+from attninf_assets.orchestration.assets.features import document_features, near_duplicates
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.orchestration.assets.mixture import select_and_mix_job, training_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
@@ -35,6 +36,8 @@ def definitions() -> dg.Definitions:
     many = dg.BackfillPolicy.multi_run(max_partitions_per_run=max(settings.partitions_per_run, SHARDS_PER_RUN))
     assets = [
         raw_corpus.with_attributes(backfill_policy=many),
+        document_features.with_attributes(backfill_policy=many),
+        near_duplicates,
         selector_model,
         retrieval_probes,
         retrieval_heads,
