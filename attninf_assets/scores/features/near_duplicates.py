@@ -20,7 +20,7 @@ from attninf_assets.store.tables import Lake
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Duplicates", "mark_near_duplicates"]
+__all__ = ["Duplicates", "find_near_duplicates", "mark_near_duplicates"]
 
 _FOUND = ("duplicate_group", "near_duplicate_cluster")
 MEMORY_LIMIT = "4GB"  # of DuckDB; what does not fit spills to the temporary directory
@@ -96,13 +96,13 @@ def mark_near_duplicates(lake: Lake, domain: str) -> Duplicates:
     versions = {name: version for name in _TABLES if (version := lake.version(name)) is not None}
     seen = versions.get("document_features")
     with connect(lake, *_TABLES, where=where, versions=versions, memory_limit=MEMORY_LIMIT) as connection:
-        _find(connection)
+        find_near_duplicates(connection)
         (counted,) = connection.execute(_COUNTED).fetchall()
         digest = rows_digest(connection, "found", ["shard", "doc_id", "text_sha256", "near_duplicate_cluster"])
         differing = [shard for (shard,) in connection.execute(_DIFFERING).fetchall()]
         passed_over = 0
         for shard in differing:
-            found = connection.execute(_OF_SHARD, [shard]).to_arrow_table()
+            found = connection.sql(_OF_SHARD, params=[shard]).to_arrow_table()
             of_shard = {**where, "shard": shard}
             rows = _marked(lake.read("document_features", where=of_shard, version=seen), found)
             files = lake.files("document_features", where=of_shard, version=seen)
@@ -116,8 +116,12 @@ def mark_near_duplicates(lake: Lake, domain: str) -> Duplicates:
     )
 
 
-def _find(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the table `found`: every document that has duplicates, with its group and its cluster."""
+def find_near_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the table `found` from the views `documents` and `document_features` of a domain.
+
+    It has a row for every document that has duplicates: shard, doc_id, text_sha256, duplicate_group and
+    near_duplicate_cluster.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
