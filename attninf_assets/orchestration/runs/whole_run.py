@@ -24,8 +24,16 @@ __all__ = ["Told", "WholeRun", "instance_of_home", "launchpad_fields", "material
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
-_FEATURES = ["document_features", "near_duplicates"]
-_ASSETS = ["raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_FEATURES, *_SELECTION]
+_FEATURES = ["near_duplicates", "score_confounders"]
+_ASSETS = [
+    "raw_corpus",
+    *_SELECTOR,
+    "rescoring_preview",
+    "attention_influence_scores",
+    "document_features",
+    *_FEATURES,
+    *_SELECTION,
+]
 
 RunConfig = Mapping[str, Any]
 Told = Callable[[str], None]
@@ -98,7 +106,7 @@ def materialize_everything(
     say("features: repetition, boilerplate, duplicates of every shard")
     for key in indexed:
         materialize(["document_features"], key)
-    materialize(["near_duplicates"])
+    materialize(_FEATURES)
     say("selection and mix")
     came.selected = materialize(_SELECTION).success
     materialize(["score_coverage"])
