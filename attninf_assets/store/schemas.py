@@ -120,6 +120,12 @@ TABLES: dict[str, pa.Schema] = {
             _SCORE.with_nullable(True),
             _FINGERPRINT,
             _field("scored_at", pa.timestamp("us", tz="UTC"), "when the document was scored"),
+            _later(
+                "window_scores",
+                pa.list_(pa.float64()),
+                "the score of each of its windows in order, null where a window has no loss to speak of; null as a "
+                "whole for documents of one window, and for those scored before there was this column",
+            ),
         ]
     ),
     "scoring_runs": pa.schema(

@@ -22,10 +22,10 @@ _MEMORY_LIMIT = "4GB"  # of DuckDB; what does not fit spills to the temporary di
 _MORE_THAN_CONFOUNDERS = dg.AssetCheckSpec(
     "score_is_more_than_confounders",
     asset="score_confounders",
-    description=f"In no domain does the score surely correlate with a feature beyond {LIMIT:g}, do all features, or the "
-    f"sources, explain more than {LIMIT:.0%} of its ranks, does the source alone tell the top fifth with an AUC above "
-    f"{AUC_LIMIT:g}, or have a source's scores nearly no spread.\n\nWhat was found stands beside the remedy that fits: "
-    "an order or a condition of a named selection.",
+    description=f"In no domain does the score surely correlate with a feature beyond {LIMIT:g}, do all features, or "
+    f"the sources, explain more than {LIMIT:.0%} of its ranks, does the source alone tell the top fifth with an AUC "
+    f"above {AUC_LIMIT:g}, or have a source's scores nearly no spread.\n\nWhat was found stands beside the "
+    "remedy that fits: an order or a condition of a named selection.",
 )
 
 

@@ -97,7 +97,8 @@ def scores_against(
     """Score against each of the features, a row of panels for each domain, with the median of every tenth of them.
 
     `domains` hold `score` and the features, [N] each; `features` are their names and what the axes say. Of a domain
-    with very many documents some thousands are a dot each; the medians are of all. Domains after the tenth are left out.
+    with very many documents some thousands are a dot each; the medians are of all. No more than ten
+    domains are shown.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
