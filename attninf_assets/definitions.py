@@ -3,9 +3,11 @@
 import dagster as dg
 
 from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current, selection_waits_for_no_shard
+from attninf_assets.orchestration.assets.confounders import score_confounders
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
 from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
+from attninf_assets.orchestration.assets.features import document_features, near_duplicates
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.orchestration.assets.mixture import select_and_mix_job, training_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
@@ -19,6 +21,7 @@ from attninf_assets.orchestration.assets.selector import (
 from attninf_assets.orchestration.assets.what_if import score_bands, selection_what_if
 from attninf_assets.orchestration.automation.alerts import alert_sensors
 from attninf_assets.orchestration.automation.coverage_watch import coverage_job, coverage_watch
+from attninf_assets.orchestration.automation.feature_renewal import feature_renewal, with_feature_conditions
 from attninf_assets.orchestration.automation.new_shards import SHARDS_PER_RUN, ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
@@ -36,11 +39,14 @@ def definitions() -> dg.Definitions:
     many = dg.BackfillPolicy.multi_run(max_partitions_per_run=max(settings.partitions_per_run, SHARDS_PER_RUN))
     assets = [
         raw_corpus.with_attributes(backfill_policy=many),
+        document_features.with_attributes(backfill_policy=many),
+        near_duplicates,
         selector_model,
         retrieval_probes,
         retrieval_heads,
         rescoring_preview,
         attention_influence_scores.with_attributes(backfill_policy=several),
+        score_confounders,
         score_coverage,
         score_thresholds,
         selected_subset,
@@ -55,7 +61,8 @@ def definitions() -> dg.Definitions:
         quarantine,
         scoring_runs,
     ]
-    automated = with_conditions(assets, settings.rescore, previewed=settings.budget is not None)
+    rescored = with_conditions(assets, settings.rescore, previewed=settings.budget is not None)
+    automated = with_feature_conditions(rescored)
     return dg.Definitions(
         assets=[*external, *with_code_references(automated)],
         asset_checks=[*CHECKS, every_shard_is_current, selection_waits_for_no_shard],
@@ -64,6 +71,7 @@ def definitions() -> dg.Definitions:
         sensors=[
             new_shards,
             coverage_watch,
+            feature_renewal,
             *rescoring_sensors(settings.rescore),
             *alert_sensors(settings.alert_webhook),
         ],

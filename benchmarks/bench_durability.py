@@ -22,7 +22,7 @@ _ROWS = """
     SELECT 'https://example.org/' || sha256(range::VARCHAR)[:20] AS doc_id, 'web' AS domain, 'a' AS shard,
            sha256('text' || range) AS text_sha256, 700 AS n_tokens, 2 + random() AS loss_base,
            2 + random() AS loss_reference, random() AS score, 'f' AS selector_fingerprint,
-           make_timestamptz(range) AS scored_at
+           make_timestamptz(range) AS scored_at, NULL::DOUBLE[] AS window_scores
     FROM range({rows})
 """
 

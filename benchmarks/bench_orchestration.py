@@ -42,7 +42,6 @@ from attninf_assets.orchestration.runs.shard_work import failure_reasons
 from attninf_assets.scores.progress import scoring_progress
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
-from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
 from benchmarks.rigs.browser import find_chromium, open_page
 from benchmarks.rigs.live import live_system, prepare_home
@@ -253,8 +252,8 @@ def _coverage(instance: dg.DagsterInstance, folder: Path, keys: list[str]) -> No
     }
     source = {"source_uri": ["file"] * n, "source_row": [0] * n, "n_bytes": [400] * n}
     with measured(f"(preparation: {n:,} shards in the tables)"):
-        lake.replace("documents", pa.table({**columns, **source}).select(TABLES["documents"].names))
-        lake.replace("scores", pa.table({**columns, **score}).select(TABLES["scores"].names))
+        lake.replace("documents", pa.table({**columns, **source}))
+        lake.replace("scores", pa.table({**columns, **score}))
     corpus = resources_from(read_settings())["corpus"]
     assert isinstance(corpus, CorpusResource)
     with dg.build_sensor_context(instance=instance) as context, measured("tick of coverage_watch"):

@@ -15,12 +15,17 @@ class Text:
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """The losses of a document in nats per token, over the document's own tokens, and the score they make."""
+    """The losses of a document in nats per token, over the document's own tokens, and the score they make.
+
+    `window_scores` are those of its windows in order, each made of the window's own losses, and None where these make
+    none; the whole is None for a document of one window.
+    """
 
     doc_id: str
     n_tokens: int
     loss_base: float
     loss_reference: float
+    window_scores: tuple[float | None, ...] | None = None
 
     @property
     def score(self) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attninf_assets.influence.acceleration.peak import peak_flops
-from attninf_assets.influence.document_score import DocumentScore, Text
+from attninf_assets.influence.document_score import DocumentScore, Text, attention_influence_score
 from attninf_assets.influence.model.head import BASE
 from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.packing import Window, cut_into_windows, longest_first, pack
@@ -48,7 +48,7 @@ def score_documents(
 
     def passes() -> Iterator[_Pass]:
         for documents in chunks:
-            chunk = _Chunk.of(documents)
+            chunk = _Chunk.of(documents, max_tokens=selector.max_tokens)
             yield from _passes(model, selector, chunk, start_token=start_token, token_budget=token_budget, clock=clock)
 
     for done in one_behind(passes()):
@@ -117,14 +117,17 @@ class _Chunk:
     documents: Sequence[TokenizedText]
     losses_SN: npt.NDArray[np.float64]  # sums over each document's tokens
     left_N: npt.NDArray[np.int64]  # tokens of each document whose losses are still to come
+    windows_W: Mapping[int, list[float | None]]  # scores of the windows of each document that has several, by number
     n_bytes: int
     n_tokens: int
     done_tokens: int = 0
 
     @classmethod
-    def of(cls, documents: Sequence[TokenizedText]) -> "_Chunk":
+    def of(cls, documents: Sequence[TokenizedText], *, max_tokens: int) -> "_Chunk":
         n_bytes, left_N = sum(d.n_bytes for d in documents), np.array([len(d.token_ids) for d in documents])
-        return cls(documents, np.zeros((2, len(documents))), left_N, n_bytes, int(left_N.sum()))
+        n_windows = {number: -(-int(n) // max_tokens) for number, n in enumerate(left_N) if n > max_tokens}
+        windows_W: dict[int, list[float | None]] = {number: [None] * n for number, n in n_windows.items()}
+        return cls(documents, np.zeros((2, len(documents))), left_N, windows_W, n_bytes, int(left_N.sum()))
 
     def add(self, done: "_Pass", clock: ProgressClock) -> None:
         """Add the losses of a pass to its windows' documents."""
@@ -136,7 +139,11 @@ class _Chunk:
         row = 0
         for window in done.windows:
             end = row + len(window.token_ids)
-            self.losses_SN[:, window.document] += losses_SR[:, row:end].sum(axis=1)
+            losses_S = losses_SR[:, row:end].sum(axis=1)
+            self.losses_SN[:, window.document] += losses_S
+            if window.document in self.windows_W:
+                base, reference = (float(loss) / len(window.token_ids) for loss in losses_S)
+                self.windows_W[window.document][window.number] = attention_influence_score(base, reference)
             self.left_N[window.document] -= len(window.token_ids)
             row = end
         before = self.n_bytes * self.done_tokens // self.n_tokens
@@ -150,7 +157,13 @@ class _Chunk:
 
     def scores(self) -> list[DocumentScore]:
         return [
-            DocumentScore(document.doc_id, n, *(float(x) / max(1, n) for x in self.losses_SN[:, number]))
+            DocumentScore(
+                document.doc_id,
+                n,
+                float(self.losses_SN[0, number]) / max(1, n),
+                float(self.losses_SN[1, number]) / max(1, n),
+                tuple(self.windows_W[number]) if number in self.windows_W else None,
+            )
             for number, document in enumerate(self.documents)
             for n in [len(document.token_ids)]
         ]

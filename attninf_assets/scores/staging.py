@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from attninf_assets.store.damage import Damage
 from attninf_assets.store.root import Root
-from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.schemas import TABLES, came_later
 
 __all__ = ["STAGED_SCORES", "StagedScores", "damaged_chunks", "staged_shards"]
 
@@ -25,7 +25,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 STAGED_SCORES = pa.schema(
     [
         TABLES["scores"].field(column)
-        for column in ("doc_id", "text_sha256", "n_tokens", "loss_base", "loss_reference", "score", "scored_at")
+        for column in (
+            "doc_id",
+            "text_sha256",
+            "n_tokens",
+            "loss_base",
+            "loss_reference",
+            "score",
+            "scored_at",
+            "window_scores",
+        )
     ]
 )
 
@@ -112,7 +121,11 @@ def _decoded(path: str, data: bytes) -> pa.Table:
     if _SHA256.fullmatch(name) and hashlib.sha256(data).hexdigest() != name:
         raise ValueError("not the chunk of staged scores that it was: the sha256 is not the one it is named by")
     try:
-        return pq.read_table(io.BytesIO(data)).cast(STAGED_SCORES)
+        table = pq.read_table(io.BytesIO(data))
+        for field in STAGED_SCORES:
+            if came_later(field) and field.name not in table.column_names:  # an older version staged it
+                table = table.append_column(field, pa.nulls(len(table), field.type))
+        return table.cast(STAGED_SCORES)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"not a chunk of staged scores: {error}") from error
 

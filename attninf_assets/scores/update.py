@@ -216,6 +216,9 @@ def _staged(chunks: Iterator[pa.Table], staging: StagedScores, *, every: float) 
 
 def _staged_rows(chunk: list[DocumentScore], digests: Mapping[str, str]) -> pa.Table:
     now = datetime.now(UTC)
-    rows = [(s.doc_id, digests[s.doc_id], s.n_tokens, s.loss_base, s.loss_reference, s.score, now) for s in chunk]
+    rows = [
+        (s.doc_id, digests[s.doc_id], s.n_tokens, s.loss_base, s.loss_reference, s.score, now, s.window_scores)
+        for s in chunk
+    ]
     columns = zip(zip(*rows, strict=True), STAGED_SCORES, strict=True)
     return pa.table([pa.array(values, type=field.type) for values, field in columns], schema=STAGED_SCORES)

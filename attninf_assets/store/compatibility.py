@@ -10,6 +10,7 @@ __all__ = ["WRITTEN_BY", "check_is_ours", "is_older"]
 WRITTEN_BY = {
     "documents": "raw_corpus",
     "quarantine": "raw_corpus",
+    "document_features": "document_features",
     "retrieval_probes": "retrieval_probes",
     "head_scores": "retrieval_heads",
     "scores": "attention_influence_scores",

@@ -17,29 +17,32 @@ class Retired:
     scores: int
     documents: int
     quarantine: int
+    features: int
 
 
 def stored_shards(lake: Lake) -> set[tuple[str, str]]:
-    """Domain and name of every shard with a row in `documents`, `quarantine` or `scores`."""
-    with connect(lake, "documents", "quarantine", "scores") as connection:
+    """Domain and name of every shard with a row in `documents`, `quarantine`, `scores` or `document_features`."""
+    with connect(lake, "documents", "quarantine", "scores", "document_features") as connection:
         rows = connection.execute(
             """
             SELECT domain, shard FROM documents
             UNION SELECT domain, shard FROM quarantine
             UNION SELECT domain, shard FROM scores
+            UNION SELECT domain, shard FROM document_features
             """
         ).fetchall()
     return {(domain, shard) for domain, shard in rows}
 
 
 def retire_shard(lake: Lake, *, domain: str, shard: str) -> Retired:
-    """Take the shard's rows out of `scores`, then `documents`, then `quarantine`; earlier versions keep them.
+    """Take the shard's rows out of `scores`, its features, `documents`, then `quarantine`; earlier versions keep them.
 
     In this order an interrupted retirement leaves documents without scores, never scores of unknown documents.
     Repeat it as you like: what is out already counts 0. Raises `ValueError` where `domain` or `shard` is empty.
     """
     return Retired(
         scores=_emptied(lake, "scores", domain=domain, shard=shard),
+        features=_emptied(lake, "document_features", domain=domain, shard=shard),
         documents=_emptied(lake, "documents", domain=domain, shard=shard),
         quarantine=_emptied(lake, "quarantine", domain=domain, shard=shard),
     )

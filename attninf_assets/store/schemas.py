@@ -21,6 +21,7 @@ _SOURCE_URI = _field("source_uri", pa.string(), "file the row came from")
 _SOURCE_ROW = _field("source_row", pa.int64(), "0-based row or line in that file")
 _SOURCE_VERSION = _later("source_version", pa.string(), "size and time of that file when it was indexed")
 _TEXT_SHA256 = _field("text_sha256", pa.string(), "sha256 of the text's UTF-8 bytes")
+_N_BYTES = _field("n_bytes", pa.int64(), "length of the text in UTF-8 bytes")
 _N_TOKENS = _field("n_tokens", pa.int64(), "the document's own tokens, start tokens not counted")
 _FINGERPRINT = _field("selector_fingerprint", pa.string(), "sha256 of everything that decides a score")
 _SCORE = _field("score", pa.float64(), "attention influence score: (loss_reference - loss_base) / loss_base")
@@ -34,7 +35,7 @@ TABLES: dict[str, pa.Schema] = {
             _SOURCE_URI,
             _SOURCE_ROW,
             _TEXT_SHA256,
-            _field("n_bytes", pa.int64(), "length of the text in UTF-8 bytes"),
+            _N_BYTES,
             _SOURCE_VERSION,
         ]
     ),
@@ -51,6 +52,37 @@ TABLES: dict[str, pa.Schema] = {
             _later("doc_id", pa.string(), "the row's identifier, where it has a valid one"),
             _later("held_by", pa.string(), "of a doc_id that another shard of the domain holds: that shard"),
             _later("excerpt", pa.string(), "how the text or line begins, control characters escaped"),
+        ]
+    ),
+    "document_features": pa.schema(
+        [
+            _DOC_ID,
+            _DOMAIN,
+            _SHARD,
+            _TEXT_SHA256,
+            _N_BYTES,
+            _field("n_words", pa.int64(), "words: what whitespace separates"),
+            _field("repetition", pa.float64(), "share of its word 4-grams that stood in it before; 0 below 4 words"),
+            _field("repeated_lines", pa.float64(), "share of its lines, blank ones apart, that stood in it before"),
+            _field("zstd_ratio", pa.float64(), "bytes when compressed by zstd at level 3, by n_bytes; may pass 1"),
+            _field("alphabetic", pa.float64(), "share of its characters that are letters, Unicode's category L"),
+            _field(
+                "duplicate_group",
+                pa.string(),
+                "the text_sha256, where another document of the domain has the very text; as of near_duplicates",
+                nullable=True,
+            ),
+            _field(
+                "near_duplicate_cluster",
+                pa.string(),
+                "least doc_id of the domain's documents that nearly have its text, where there are others; as of "
+                "near_duplicates",
+                nullable=True,
+            ),
+            _field("licence_markers", pa.int64(), "phrases of licences and copyright notices in it"),
+            _field("log_markers", pa.int64(), "lines in it that begin as those of logs and tracebacks do"),
+            _field("minhash_bands", pa.list_(pa.int64()), "a hash of each band of its MinHash; none below 5 words"),
+            _field("features_version", pa.int64(), "version of the definitions of these features"),
         ]
     ),
     "retrieval_probes": pa.schema(
@@ -88,6 +120,12 @@ TABLES: dict[str, pa.Schema] = {
             _SCORE.with_nullable(True),
             _FINGERPRINT,
             _field("scored_at", pa.timestamp("us", tz="UTC"), "when the document was scored"),
+            _later(
+                "window_scores",
+                pa.list_(pa.float64()),
+                "the score of each of its windows in order, null where a window has no loss to speak of; null as a "
+                "whole for documents of one window, and for those scored before there was this column",
+            ),
         ]
     ),
     "scoring_runs": pa.schema(
@@ -148,6 +186,7 @@ TABLES: dict[str, pa.Schema] = {
 PARTITIONED_BY: dict[str, list[str]] = {
     "documents": ["domain", "shard"],
     "quarantine": ["domain", "shard"],
+    "document_features": ["domain", "shard"],
     "retrieval_probes": [],
     "head_scores": ["selector_fingerprint"],
     "scores": ["domain", "shard"],

@@ -100,16 +100,33 @@ class Lake:
 
         Another writer's rows, which it may put there meanwhile, stay.
         """
-        predicate = partition_predicate(self._checked(name, where))
+        return bool(holding) and self.replace_if_still(name, TABLES[name].empty_table(), where=where, holding=holding)
+
+    def replace_if_still(
+        self, name: str, data: pa.Table, *, where: Mapping[str, str], holding: Collection[str]
+    ) -> bool:
+        """Put `data` in place of a partition, if that consists of just those `files` still; whether it did.
+
+        Another writer's rows, which it may put there meanwhile, stay. Raises as `replace` does.
+        """
+        rows = conform(name, data, where=self._checked(name, where))
+        predicate = partition_predicate(where)
         expected = {uri.removeprefix(f"{self.root.table_uri(name)}/") for uri in holding}
 
-        def empty(table: DeltaTable) -> bool:
+        def put(table: DeltaTable) -> bool:
             if set(Snapshot.of(name, table).within(where)["path"].to_pylist()) != expected:
                 return False
-            write_deltalake(table, TABLES[name].empty_table(), mode="overwrite", predicate=predicate)
+            write_deltalake(
+                table,
+                rows,
+                mode="overwrite",
+                schema_mode="merge" if is_older(name, table) else None,
+                predicate=predicate,
+                writer_properties=COMPRESSED,
+            )
             return True
 
-        return bool(expected) and self.in_turn(name, empty, to=f"take out {where}")
+        return self.in_turn(name, put, to=f"replace {where} as it was")
 
     def partitions(self, name: str, *, where: Mapping[str, str] | None = None) -> list[dict[str, str]]:
         """The partitions that hold rows now, within `where`; looked up in the log alone."""

@@ -25,8 +25,8 @@ __all__ = ["RepairPlan", "mend", "plan_of", "reindex"]
 _LEFT = f"{ASIDE}/to_index.json"  # under the root, while a repair is under way
 _INDEX = ("documents", "quarantine")  # made together, from a shard's source file
 _ASSETS = (
-    "selector_model", "retrieval_probes", "retrieval_heads", "rescoring_preview", "score_thresholds",
-    "selected_subset", "score_bands", "training_corpus",
+    "selector_model", "retrieval_probes", "retrieval_heads", "rescoring_preview", "near_duplicates",
+    "score_thresholds", "selected_subset", "score_bands", "training_corpus",
 )  # fmt: skip  # in the order in which they are made
 _MADE_BY = {"model.json": "selector_model", "current.json": "retrieval_heads"}  # under `selectors/`, written anew
 
@@ -40,6 +40,7 @@ class RepairPlan:
     aside: tuple[Damage, ...]  # other files without which the system makes do, or that it makes again by itself
     reindex: tuple[str, ...]  # keys of shards
     rescore: tuple[str, ...]  # keys of shards
+    remeasure: tuple[str, ...]  # keys of shards whose documents' features are to be computed
     materialize: tuple[str, ...]  # assets
     lost: tuple[Damage, ...]  # records that nothing makes again, and files that only earlier versions have
     beyond: tuple[Damage, ...]  # files of logs of which no copy was kept
@@ -47,7 +48,7 @@ class RepairPlan:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return self == RepairPlan((), (), (), (), (), (), (), ())
+        return self == RepairPlan((), (), (), (), (), (), (), (), ())
 
     def told(self, *, done: bool) -> Iterator[str]:
         """The plan in words, a line for each thing that a repair does, or with `done` has done, and that is left."""
@@ -62,6 +63,8 @@ class RepairPlan:
             yield f"{key} {'is' if done else 'would be'} indexed again from its source"
         if self.rescore:
             yield f"then score what is missing: attninf backfill {' '.join(self.rescore)}"
+        if self.remeasure:
+            yield f"then compute features: attninf backfill --asset document_features {' '.join(self.remeasure)}"
         for asset in self.materialize:
             yield f"then make it again: dg launch --assets {asset}"
         for damage in self.lost:
@@ -83,11 +86,13 @@ def plan_of(lake: Lake, damages: Iterable[Damage]) -> RepairPlan:
     put_back = [damage for damage in of_logs if TableLog.read(lake.root, damage.table or "").can_put_back(damage)]
     of_data = [damage for damage in found if damage.path.startswith("tables/") and damage not in of_logs]
     newest = [damage for damage in of_data if not damage.of_earlier_versions]
-    whole = {damage.table for damage in newest} - {*_INDEX, "scores", "scoring_runs"}
+    whole = {damage.table for damage in newest} - {*_INDEX, "scores", "scoring_runs", "document_features"}
     others = [damage for damage in found if not damage.path.startswith("tables/")]
     in_use = models_in_use(lake.root) if any(damage.path.startswith("selectors/") for damage in others) else frozenset()
     made = {damage.path: _maker(damage.path, in_use) for damage in others}
     wanted = {asset for asset in made.values() if asset} | {WRITTEN_BY[name] for name in TABLES if name in whole}
+    remeasure = _keys([damage for damage in newest if damage.table == "document_features"])
+    wanted |= {"near_duplicates"} if remeasure else set()
     return RepairPlan(
         put_back=tuple(put_back),
         take_out=tuple(of_data),
@@ -96,6 +101,7 @@ def plan_of(lake: Lake, damages: Iterable[Damage]) -> RepairPlan:
         ),
         reindex=_keys([damage for damage in newest if damage.table in _INDEX], *_left(lake)),
         rescore=_keys([damage for damage in newest if damage.table == "scores"]),
+        remeasure=remeasure,
         materialize=tuple(asset for asset in _ASSETS if asset in wanted),
         lost=tuple(damage for damage in of_data if damage.of_earlier_versions or damage.table == "scoring_runs"),
         beyond=tuple(damage for damage in of_logs if damage not in put_back),

@@ -5,6 +5,7 @@ from functools import cache
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,11 +16,20 @@ from attninf_assets.influence.document_score import DocumentScore, Text, attenti
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.model.mixed_precision import to_sixteen_bit
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
+from attninf_assets.influence.model.packing import cut_into_windows
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.model.text_tokenizer import TextTokenizer
-from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
+from attninf_assets.influence.runtime.host_copy import Arriving
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress, ProgressClock, ignore_progress
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.influence.scoring import SCORE_TOLERANCE, score_documents, tokenized_chunks
+from attninf_assets.influence.scoring import (
+    SCORE_TOLERANCE,
+    TokenizedText,
+    _Chunk,
+    _Pass,
+    score_documents,
+    tokenized_chunks,
+)
 from attninf_assets.influence.selector import Selector
 from attninf_assets.influence.verification.verified_model import verified
 from attninf_assets_tests.support import oracle
@@ -99,6 +109,44 @@ def test_scores_equal_the_oracle_in_the_order_the_documents_came(texts: list[str
         assert score.loss_base == pytest.approx(base, abs=1e-4)
         assert score.loss_reference == pytest.approx(reference, abs=1e-4)
         assert score.score == pytest.approx(oracle.score(base, reference), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=10)
+@given(texts=texts_, tokens_at_once=st.integers(2, 200))
+def test_windows_of_a_long_document_have_the_scores_of_the_oracle_window_by_window(
+    texts: list[str], tokens_at_once: int
+) -> None:
+    for text, found in zip(texts, scored(texts, tokens_at_once=tokens_at_once), strict=True):
+        ids = tiny_text_tokenizer().encode(text)
+        if len(ids) <= MAX_TOKENS:
+            assert found.window_scores is None
+            continue
+        expected = []
+        for begin in range(0, len(ids), MAX_TOKENS):
+            base, reference = (
+                oracle.mean(
+                    oracle.window_losses(
+                        streamed().model, ids[begin : begin + MAX_TOKENS], start_token=1, masked=masked
+                    )
+                )
+                for masked in (oracle.NOBODY, MASKED)
+            )
+            expected.append(oracle.score(base, reference))
+        assert found.window_scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_window_with_no_loss_to_speak_of_has_no_score_and_its_document_may_have_one() -> None:
+    document = TokenizedText("a", np.arange(5), 5)
+    chunk = _Chunk.of([document], max_tokens=2)
+    windows = cut_into_windows(0, document.token_ids, max_tokens=2)
+    losses_SR = torch.tensor([[0.00005, 0.00005, 1.0, 3.0, 2.0], [0.5, 0.5, 2.0, 4.0, 1.0]])
+    for order in ([2], [0, 1]):  # as they come from the device, longest first or not
+        rows = [row for number in order for row in range(2 * number, min(2 * number + 2, 5))]
+        done = _Pass(chunk, [windows[number] for number in order], Arriving(losses_SR[:, rows]), flops=0.0)
+        chunk.add(done, ProgressClock("bytes", 5, ignore_progress))
+    (score,) = chunk.scores()
+    assert score.window_scores == (None, pytest.approx(0.5), pytest.approx(-0.5))
+    assert score.score == pytest.approx((8.0 - 6.0001) / 6.0001)
 
 
 @cache

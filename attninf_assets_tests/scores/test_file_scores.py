@@ -29,8 +29,12 @@ from attninf_assets.scores.file_scores import (
 from attninf_assets_tests.support.processes import FORKED
 
 SELECTOR = Selector("m", "t", (Head(1, 2),), "uniform", 64, "bos", "float32")
-SCORES = [DocumentScore("a", 3, 2.0, 3.0), DocumentScore("b", 1, 0.0, 1.0), DocumentScore("é\n", 2, 1.0, 0.5)]
-ROWS = [("a", 3, 2.0, 3.0, 0.5), ("b", 1, 0.0, 1.0, None), ("é\n", 2, 1.0, 0.5, -0.5)]
+SCORES = [
+    DocumentScore("a", 3, 2.0, 3.0),
+    DocumentScore("b", 1, 0.0, 1.0),
+    DocumentScore("é\n", 2, 1.0, 0.5, (0.25, None)),
+]
+ROWS = [("a", 3, 2.0, 3.0, 0.5, None), ("b", 1, 0.0, 1.0, None, None), ("é\n", 2, 1.0, 0.5, -0.5, [0.25, None])]
 
 
 def rows_in(path: Path) -> list[tuple[object, ...]]:

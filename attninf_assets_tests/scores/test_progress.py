@@ -81,7 +81,7 @@ def test_progress_is_what_counting_every_document_says(
 def test_what_is_staged_of_unfinished_shards_is_done_and_no_longer_left(tmp_path: Path) -> None:
     root = Root.at(tmp_path)
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = [(str(number), "text", 10, 1.0, 2.0, 1.0, now) for number in range(2)]
+    rows = [(str(number), "text", 10, 1.0, 2.0, 1.0, now, None) for number in range(2)]
     columns = zip(zip(*rows, strict=True), STAGED_SCORES, strict=True)
     chunk = pa.table([pa.array(values, field.type) for values, field in columns], schema=STAGED_SCORES)
     for shard in ("a", "finished"):

@@ -2,17 +2,22 @@
 
 import datetime
 import hashlib
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.corpus.documents import Shard
+from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.influence.engine import Engine
 from attninf_assets.scores.staging import STAGED_SCORES, StagedScores
 from attninf_assets.scores.update import content_digest, update_partition_scores
@@ -27,6 +32,8 @@ from attninf_assets_tests.support.crashes import (
     rows_of,
     update,
 )
+from attninf_assets_tests.support.source_files import landed
+from benchmarks.rigs.made_up_text import sentences
 
 
 def test_a_killed_run_is_continued_and_repeats_at_most_a_chunk(root: Root, tmp_path: Path) -> None:
@@ -166,6 +173,54 @@ def test_an_interrupt_stages_what_was_scored_before_it(tmp_path: Path) -> None:
     staged = len(StagedScores(root, SELECTOR.fingerprint, "web", "a").read())
     assert 0 < staged < 40
     assert update(root, shard, tmp_path / "journal").n_resumed == staged
+
+
+def _long_shard(lake: Lake, directory: Path, *, n_documents: int) -> Shard:
+    """A shard whose second document, and no other, has several windows."""
+    texts = [" ".join(sentences()[:12]) if number == 1 else one for number, one in enumerate(sentences()[:n_documents])]
+    path = directory / "long.jsonl"
+    path.write_text("".join(json.dumps({"id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
+    shard = Shard("web", "long", str(path), "jsonl", "text", "id")
+    index_and_store(lake, landed(shard))
+    return shard
+
+
+def test_the_windows_of_long_documents_are_stored_and_rows_without_them_stay_current(tmp_path: Path) -> None:
+    lake = Lake(Root.at(tmp_path / "root"))
+    shard = _long_shard(lake, tmp_path, n_documents=4)
+    table = update(lake.root, shard, tmp_path / "journal").table
+    short, long, *others = table.sort_by("doc_id").to_pylist()
+    assert [row["window_scores"] for row in (short, *others)] == [None] * 3
+    assert len(long["window_scores"]) == -(-long["n_tokens"] // SELECTOR.max_tokens) > 1
+    assert min(long["window_scores"]) <= long["score"] <= max(long["window_scores"])
+    without = _frame(lake, "scores").drop("window_scores")
+    lake.replace("scores", without.to_arrow())
+    again = update_partition_scores(lake, shard, SELECTOR, load=_no_engine, storage_options={})
+    assert (again.was_current, set(again.table["window_scores"].to_pylist())) == (True, {None})
+
+
+def test_what_a_version_without_windows_stored_and_staged_is_kept(tmp_path: Path) -> None:
+    """A table and a chunk of staged scores as version 0.1.0 wrote them, and a run that was killed."""
+    lake = Lake(Root.at(tmp_path / "root"))
+    shard = _long_shard(lake, tmp_path, n_documents=6)
+    right = update(lake.root, shard, tmp_path / "journal").table.sort_by("doc_id")
+    lake.root.delete("tables/scores")
+    older = pa.schema([field for field in TABLES["scores"] if field.name != "window_scores"])
+    first = right.slice(0, 2).drop_columns("window_scores")
+    whole = first.append_column("domain", pa.repeat("web", 2)).append_column("shard", pa.repeat("long", 2))
+    whole = whole.append_column("selector_fingerprint", pa.repeat(SELECTOR.fingerprint, 2))
+    write_deltalake(
+        lake.root.table_uri("scores"), whole.select(older.names).cast(older), partition_by=["domain", "shard"]
+    )
+    buffer = io.BytesIO()
+    pq.write_table(right.slice(2, 3).select(first.column_names), buffer)
+    name = hashlib.sha256(buffer.getvalue()).hexdigest()
+    lake.root.write_bytes(f"staging/{SELECTOR.fingerprint}/web/long/{name}.parquet", buffer.getvalue())
+    result = update(lake.root, shard, tmp_path / "journal")
+    assert (result.n_reused, result.n_resumed, result.n_scored) == (2, 3, 1)
+    losses = ["doc_id", "n_tokens", "loss_base", "loss_reference", "score"]
+    assert result.table.sort_by("doc_id").select(losses).slice(0, 5).equals(right.select(losses).slice(0, 5))
+    assert "window_scores" in pl.read_delta(lake.root.table_uri("scores")).columns
 
 
 _WEB_A = Shard("web", "a", "/nowhere", "jsonl", "text", "id")

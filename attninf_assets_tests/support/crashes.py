@@ -128,6 +128,7 @@ def indexed_shard(lake: Lake, directory: Path, name: str, *, n_documents: int = 
         score=pl.lit(1.0),
         selector_fingerprint=pl.lit(_OLD),
         scored_at=pl.lit(0).cast(pl.Datetime("us", "UTC")),
+        window_scores=pl.lit(None).cast(pl.List(pl.Float64)),
     )
     lake.replace("scores", old.select(TABLES["scores"].names).to_arrow().cast(TABLES["scores"]), where=where)
     return shard
@@ -137,6 +138,7 @@ def rows_of(lake: Lake, shard: Shard) -> pl.DataFrame:
     """The shard's rows by doc_id, without what may differ from one run to the next."""
     rows = pl.from_arrow(lake.read("scores", where={"domain": shard.domain, "shard": shard.name}))
     assert isinstance(rows, pl.DataFrame)
+    rows = rows.with_columns(pl.col("window_scores").list.eval(pl.element().round(9)))
     return rows.sort("doc_id").drop("scored_at", "shard").with_columns(pl.col(pl.Float64).round(9))
 
 

@@ -66,6 +66,8 @@ class Pipeline:
         self.run(SELECTOR, config=PROBES)
         for key in SHARDS:
             self.run(["attention_influence_scores"], key)
+        self.run(["document_features"], SHARDS[0], to=SHARDS[-1])
+        self.run(["near_duplicates"])
         self.run(SELECTION)
 
     def rows(self, table: str, **where: str) -> pl.DataFrame:
@@ -90,6 +92,17 @@ def materialized(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, 
     """Metadata of the asset's materialization in a run."""
     (materialization,) = result.asset_materializations_for_node(asset)
     return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def backfilled(told: str) -> dict[str, list[str]]:
+    """The partitions by asset for which `attninf repair` names a backfill."""
+    found = {}
+    for line in told.splitlines():
+        words = line.partition("attninf backfill ")[2].split()
+        if words:
+            asset, keys = (words[1], words[2:]) if words[0] == "--asset" else ("attention_influence_scores", words)
+            found[asset] = keys
+    return found
 
 
 def checked(pipeline: Pipeline, check: str, key: str | None = None) -> dg.AssetCheckEvaluation:

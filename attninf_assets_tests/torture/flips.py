@@ -30,7 +30,15 @@ from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.tables import Lake
 from attninf_assets.upkeep.inspection import find_damage
-from attninf_assets_tests.support.pipeline import PROBES, SELECTION, SELECTOR, SHARDS, Pipeline, build_pipeline
+from attninf_assets_tests.support.pipeline import (
+    PROBES,
+    SELECTION,
+    SELECTOR,
+    SHARDS,
+    Pipeline,
+    backfilled,
+    build_pipeline,
+)
 from attninf_assets_tests.torture.attempts import Attempt, Outcome, attempts, seeds_parser, told
 
 _CLOCKS = ["scored_at", "seconds", "committed_at"]
@@ -62,6 +70,8 @@ def material(directory: Path) -> Iterator[Material]:
             pipeline.run(["attention_influence_scores"], key)
         pipeline.run(["rescoring_preview"])
         pipeline.run(["attention_influence_scores"], SHARDS[2])
+        pipeline.run(["document_features"], SHARDS[2])
+        pipeline.run(["near_duplicates"])
         pipeline.run(SELECTION)
         staged = StagedScores(pipeline.lake.root, fingerprint, "letters", "c")
         staged.add(pipeline.lake.read("scores", columns=STAGED_SCORES.names, where={"domain": "letters", "shard": "a"}))
@@ -109,13 +119,14 @@ def _mended(pipeline: Pipeline, said: dict[str, object], where: str) -> str:
         return f"{where}: repair ended with {repair.exit_code}: {repair.output} {repair.exception!r}"
     lines = repair.stdout.splitlines()
     assets = [line.rpartition(" ")[2] for line in lines if "dg launch --assets" in line]
-    keys = [line.partition("attninf backfill ")[2].split() for line in lines if "attninf backfill" in line]
+    last = ["near_duplicates", *SELECTION]  # these are made of what is backfilled
     try:
-        for asset in [asset for asset in assets if asset not in SELECTION]:
+        for asset in [asset for asset in assets if asset not in last]:
             pipeline.run([asset], config=PROBES if asset in SELECTOR else None)
-        for key in [key for some in keys for key in some]:
-            pipeline.run(["attention_influence_scores"], key)
-        for asset in [asset for asset in SELECTION if asset in assets]:
+        for asset, keys in backfilled(repair.stdout).items():
+            for key in keys:
+                pipeline.run([asset], key)
+        for asset in [asset for asset in last if asset in assets]:
             pipeline.run([asset])
         says = what_is_said(pipeline)
     except Exception as error:

@@ -22,6 +22,8 @@ from attninf_assets.orchestration.assets.selector import (
     selector_model,
 )
 from attninf_assets.orchestration.assets.what_if import score_bands
+from attninf_assets.scores.features.near_duplicates import mark_near_duplicates
+from attninf_assets.scores.features.update import update_document_features
 from attninf_assets.scores.update import update_partition_scores
 from attninf_assets.selector.stored import current_selector
 from attninf_assets_tests.support.crashes import journalled_engine
@@ -116,6 +118,9 @@ def build(scene: Scene) -> None:
     retrieval_heads(context, config=HEADS, selector=of.selector, lake=of.lake)
     for key in SHARDS:
         score(scene, shard(scene, key))
+        update_document_features(scene.lake, shard(scene, key))
+    for domain in sorted({key.partition(".")[0] for key in SHARDS}):
+        mark_near_duplicates(scene.lake, domain)
     score_thresholds(context, config=SelectionConfig(), lake=of.lake)
     selected_subset(context, corpus=of.corpus, lake=of.lake)
     score_bands(context, lake=of.lake)

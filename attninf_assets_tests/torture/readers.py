@@ -89,6 +89,7 @@ def _rows(lake: Lake, name: str, where: Mapping[str, str]) -> pl.DataFrame:
     if name == "scoring_runs":  # how many of the documents a killed run had scored is not the question
         counted = pl.col("n_scored") + pl.col("n_resumed") + pl.col("n_reused")
         rows = rows.select("domain", "shard", "selector_fingerprint", n=counted)
+    rows = rows.with_columns(pl.col(pl.List(pl.Float64)).list.eval(pl.element().round(9)))
     return rows.drop(_CLOCKS, strict=False).with_columns(pl.col(pl.Float64).round(9))
 
 

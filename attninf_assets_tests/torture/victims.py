@@ -20,6 +20,8 @@ from attninf_assets.orchestration.assets.selection import SelectionConfig, score
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.orchestration.assets.what_if import score_bands
 from attninf_assets.orchestration.automation.retirement import RetirementConfig, retire
+from attninf_assets.scores.features.near_duplicates import mark_near_duplicates
+from attninf_assets.scores.features.update import update_document_features
 from attninf_assets.scores.runs import ScoringRun, complete_scoring_runs
 from attninf_assets.scores.staging import StagedScores
 from attninf_assets.selector.model_files import local_directory, publish_directory
@@ -96,6 +98,20 @@ def _score_two(scene: Scene) -> None:
         score(scene, shard(scene, key))
 
 
+def _measure_changed(scene: Scene) -> None:
+    update_document_features(scene.lake, changed(scene))
+
+
+def _changed_and_measured(scene: Scene) -> None:
+    """A shard in which documents have near duplicates by now, of which nothing is said yet."""
+    _index_changed(scene)
+    _measure_changed(scene)
+
+
+def _mark(scene: Scene) -> None:
+    mark_near_duplicates(scene.lake, "letters")
+
+
 def _stage_all(scene: Scene) -> None:
     """Stage what is committed, as a run that was killed after its commit leaves it."""
     fingerprint = current_fingerprint(scene.root)
@@ -110,6 +126,7 @@ def _shards_gone(scene: Scene) -> None:
     for name in ("gone", "lost"):
         index_and_store(scene.lake, landed(gone(scene, name)))
         score(scene, gone(scene, name))
+        update_document_features(scene.lake, gone(scene, name))
 
 
 def _retire(scene: Scene) -> None:
@@ -286,6 +303,7 @@ def _preview(scene: Scene) -> None:
 _SELECTOR = ("selectors/current.json",)
 _INDEX = ("documents", "quarantine")
 _SCORES = (*_INDEX, "scores", "scoring_runs", *_SELECTOR)
+_FEATURES = (*_INDEX, "document_features")
 _SELECTION = ("documents", "scores", "scoring_runs", "thresholds", "selected_subset", *_SELECTOR)
 _MIX = (*_SELECTION, CORPUS_DIRECTORY)
 _MODEL = ("selectors",)
@@ -296,7 +314,7 @@ VICTIMS = {
     "scores": Victim(_score_changed, _SCORES, _index_changed),
     "first scores": Victim(_score_two, (*_INDEX, *_SELECTOR)),
     "clear": Victim(_score_two, _SCORES, _stage_all),
-    "retire": Victim(_retire, _SCORES, _shards_gone),
+    "retire": Victim(_retire, (*_SCORES, "document_features"), _shards_gone),
     "append": Victim(_append, ("scoring_runs",)),
     "follow": Victim(_follow, ("scores", "scoring_runs", *_SELECTOR), _runs_to_follow),
     "first follow": Victim(_follow, ("scores", *_SELECTOR), _runs_to_follow),
@@ -318,4 +336,6 @@ VICTIMS = {
     "heads": Victim(_detect, ("retrieval_probes", "head_scores", *_MODEL), _never_detected),
     "detection": Victim(_detect, ("retrieval_probes", "head_scores", *_MODEL), _nothing_detected),
     "preview": Victim(_preview, (*_SCORES, *_MODEL), _index_changed),
+    "features": Victim(_measure_changed, _FEATURES, _index_changed),
+    "near duplicates": Victim(_mark, _FEATURES, _changed_and_measured),
 }

@@ -25,7 +25,15 @@ from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
 from attninf_assets.upkeep.inspection import find_damage
 from attninf_assets.upkeep.repair import mend, plan_of, reindex
-from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline, put_back
+from attninf_assets_tests.support.pipeline import (
+    PROBES,
+    SELECTOR,
+    SHARDS,
+    Pipeline,
+    backfilled,
+    build_pipeline,
+    put_back,
+)
 
 N_FLIPS = 40  # seeded; raise it for a longer search
 _CLOCKS = ["scored_at", "seconds", "committed_at"]
@@ -124,18 +132,18 @@ def test_what_repair_names_brings_every_table_back(pipeline: Pipeline, damage: s
     done = attninf("repair", "--apply")
     assert done.exit_code == 0, done.output
     indexed = [line.split()[0] for line in done.stdout.splitlines() if "is indexed again" in line]
-    (backfill,) = [line for line in done.stdout.splitlines() if "attninf backfill" in line]
     assets = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
     assert set(indexed) == {SHARDS[0], SHARDS[2]}
-    assert set(assets) == {"retrieval_probes", "retrieval_heads", *selection}
+    assert set(assets) == {"retrieval_probes", "retrieval_heads", "near_duplicates", *selection}
     assert len(pipeline.rows("scoring_runs")) == 2
     assert scrub(pipeline.lake) == []
     assert {path: path.read_bytes() for path in undamaged} == undamaged
 
     pipeline.run([asset for asset in SELECTOR if asset in assets], config=PROBES)
-    for key in backfill.partition("attninf backfill ")[2].split():
-        pipeline.run(["attention_influence_scores"], key)
-    pipeline.run(selection)
+    for asset, keys in backfilled(done.stdout).items():
+        for key in keys:
+            pipeline.run([asset], key)
+    pipeline.run(["near_duplicates", *selection])
     after = everything(pipeline)
     for name, rows in before.items():
         assert rows.equals(after[name]), name

@@ -14,6 +14,7 @@ class Window:
 
     document: int  # the caller's number for the document
     token_ids: Sequence[int] | npt.NDArray[np.int64]
+    number: int = 0  # which of the document's windows it is
 
     @property
     def n_tokens(self) -> int:
@@ -58,7 +59,7 @@ def cut_into_windows(
 ) -> list[Window]:
     """Consecutive windows of at most `max_tokens` tokens; together they are the document, in order."""
     starts = range(0, len(token_ids), max_tokens)
-    return [Window(document, token_ids[start : start + max_tokens]) for start in starts]
+    return [Window(document, token_ids[start : start + max_tokens], number) for number, start in enumerate(starts)]
 
 
 def longest_first(windows: Sequence[Window]) -> list[Window]:

@@ -7,7 +7,7 @@ import dagster as dg
 from attninf_assets.mixture.verification import verify_training_corpus
 from attninf_assets.orchestration.assets.coverage import Survey, score_coverage, survey
 from attninf_assets.orchestration.assets.mixture import training_corpus
-from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, SCORE_CHECKS
+from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, FEATURE_CHECKS, SCORE_CHECKS
 from attninf_assets.orchestration.assets.recomputation import RECOMPUTED_SCORES_AGREE
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import retrieval_heads
@@ -94,7 +94,7 @@ def training_corpus_is_its_manifest(lake: LakeResource) -> dg.AssetCheckResult:
 
 
 CHECKS = [
-    *(check.definition() for check in [*CORPUS_CHECKS, *SCORE_CHECKS]),
+    *(check.definition() for check in [*CORPUS_CHECKS, *SCORE_CHECKS, *FEATURE_CHECKS]),
     RECOMPUTED_SCORES_AGREE.definition(),
     retrieval_heads_matter,
     no_head_dominates,

@@ -11,6 +11,7 @@ from attninf_assets.corpus.verification import refusal_reasons, repeated_ids
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.metadata import as_json
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
+from attninf_assets.scores.features.verification import feature_faults
 from attninf_assets.scores.verification import (
     count_unscorable,
     count_wrong_losses,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import duckdb
 
 RAW_CORPUS, SCORES = dg.AssetKey("raw_corpus"), dg.AssetKey("attention_influence_scores")
+FEATURES = dg.AssetKey("document_features")
 
 MAX_QUARANTINED = 0.05  # of a shard's rows
 MAX_WITHOUT_SCORE = 0.01  # of a shard's documents: no tokens, or a loss below 1e-4 nats
@@ -99,6 +101,14 @@ def one_selector_per_partition(key: str, lake: LakeResource) -> dg.AssetCheckRes
     return dg.AssetCheckResult(passed=set(found) <= {in_use}, metadata={"selector_fingerprints": as_json(found)})
 
 
+def every_document_has_features_once(key: str, lake: LakeResource) -> dg.AssetCheckResult:
+    """Every indexed document of the shard has exactly one row of features, of the text that was indexed; none is extra,
+    and every share is between 0 and 1."""
+    with _partition(key, lake, "documents", "document_features") as connection:
+        found = feature_faults(connection)
+    return dg.AssetCheckResult(passed=not any(found.values()), metadata=found)
+
+
 CORPUS_CHECKS = [PartitionCheck(RAW_CORPUS, judge) for judge in (quarantine_is_small, document_ids_are_unique)]
 SCORE_CHECKS = [
     PartitionCheck(SCORES, judge)
@@ -110,3 +120,4 @@ SCORE_CHECKS = [
         one_selector_per_partition,
     )
 ]
+FEATURE_CHECKS = [PartitionCheck(FEATURES, every_document_has_features_once)]

@@ -73,6 +73,18 @@ def rescoring_sensors(policy: RescorePolicy) -> list[dg.SensorDefinition]:
     ]
 
 
+def renewed_at_once(*, label: str) -> dg.AutomationCondition:
+    """An input changed, or the asset was never made, and nobody is at work on either."""
+    return ((_waiting() | _never_made()) & _idle()).with_label(label)
+
+
+def renewed_hourly(*, label: str) -> dg.AutomationCondition:
+    """The same, once an hour at most: what waits at the full hour is due until it is requested."""
+    AC = dg.AutomationCondition
+    due = ((_waiting() | _never_made()) & AC.cron_tick_passed("0 * * * *")).since(AC.newly_requested())
+    return (due.with_label("due_since_the_hour") & _idle()).with_label(label)
+
+
 def _changed(inputs: dg.AssetSelection | None = None) -> dg.AutomationCondition:
     """An input, or one of these, has another data version than at the last tick, or is about to be renewed in this."""
     AC = dg.AutomationCondition
@@ -108,7 +120,7 @@ def _idle() -> dg.AutomationCondition:
 
 
 def _rescore_at_once() -> dg.AutomationCondition:
-    return ((_waiting() | _never_made()) & _idle()).with_label("rescore_at_once")
+    return renewed_at_once(label="rescore_at_once")
 
 
 def _rescore_nightly() -> dg.AutomationCondition:

@@ -26,7 +26,7 @@ class RetirementConfig(dg.Config):
 def retire(
     context: dg.OpExecutionContext, config: RetirementConfig, corpus: CorpusResource, lake: LakeResource
 ) -> None:
-    """Takes the shards' rows out of scores, documents and quarantine, and deletes their partitions.
+    """Takes the shards' rows out of scores, features, documents and quarantine, and deletes their partitions.
 
     Shards that refused documents which a retired one had are indexed again. Raises `ValueError`, before anything is
     deleted, for a shard whose file is still there, or that nobody knows.

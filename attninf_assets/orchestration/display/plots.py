@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+_MOST_ROWS, _MOST_DOTS = 10, 3_000  # domains, and documents of each, in a picture of dots
 _BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
 _PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c", "#5b5f66", "#a8b13b", "#3fa7b5"]
 
@@ -88,6 +89,51 @@ def score_distributions(
         )
     panels[-1].set_xlabel("attention influence score; orange is selected")
     return _markdown(figure, "attention influence scores per domain with the score threshold")
+
+
+def scores_against(
+    domains: Mapping[str, Mapping[str, np.ndarray]], features: Mapping[str, str]
+) -> dg.MarkdownMetadataValue:
+    """Score against each of the features, a row of panels for each domain, with the median of every tenth of them.
+
+    `domains` hold `score` and the features, [N] each; `features` are their names and what the axes say. Of a domain
+    with very many documents some thousands are a dot each; the medians are of all. No more than ten
+    domains are shown.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    shown = dict(sorted(domains.items())[:_MOST_ROWS])
+    figure = _figure(3.4 * len(features) + 0.4, 2.1 * len(shown) + 0.3)
+    rows = figure.subplots(len(shown), len(features), squeeze=False, sharex="col")
+    for panels, (domain, columns) in zip(rows, shown.items(), strict=True):
+        scores = np.asarray(columns["score"], dtype=float)
+        low, high = np.quantile(scores, [0.005, 0.995])
+        margin = 0.05 * max(high - low, 1e-9)
+        for axes, feature in zip(panels, features, strict=True):
+            values = np.asarray(columns[feature], dtype=float)
+            step = max(1, len(values) // _MOST_DOTS)
+            alpha = 0.8 if len(values) < _MOST_DOTS / 10 else 0.35
+            axes.scatter(values[::step], scores[::step], s=8, alpha=alpha, color=_BLUE, linewidths=0)
+            axes.plot(*_medians(values, scores), color=_ORANGE, marker="o", markersize=3, linewidth=1.4)
+            axes.set_ylim(low - margin, high + margin)
+            if feature == "n_tokens":
+                axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter("{x:,.0f}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("score")
+        panels[0].set_title(f"{domain}: {len(scores):,} documents", fontsize=9, loc="left")
+    for axes, label in zip(rows[-1], features.values(), strict=True):
+        axes.set_xlabel(label)
+    return _markdown(figure, "attention influence score against " + " and ".join(features.values()))
+
+
+def _medians(values: np.ndarray, scores: np.ndarray) -> tuple[list[float], list[float]]:
+    """The medians of both in each tenth of the documents by the first; those that are equal in it stay together."""
+    edges = np.unique(np.quantile(values, np.arange(1, 10) / 10))
+    tenth = np.searchsorted(edges, values, side="left")
+    inside = [tenth == one for one in np.unique(tenth)]
+    return [float(np.median(values[one])) for one in inside], [float(np.median(scores[one])) for one in inside]
 
 
 def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:

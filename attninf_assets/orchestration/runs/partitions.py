@@ -1,4 +1,4 @@
-"""The partitioning by shard, which all partitioned assets share, and the pool in which device work queues."""
+"""The partitioning by shard, which all partitioned assets share, and the pools in which work queues."""
 
 import dagster as dg
 
@@ -10,3 +10,4 @@ corpus_shards = dg.DynamicPartitionsDefinition(name=CORPUS_SHARDS)
 RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 GPU_POOL = "gpu"
+FEATURES_POOL = "document_features"  # one at a time by default, so that most places among the runs are left to others

@@ -24,8 +24,18 @@ __all__ = ["Told", "WholeRun", "instance_of_home", "launchpad_fields", "material
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
+_FEATURES = ["near_duplicates", "score_confounders"]
 _LOOKS = ["score_bands", "selection_what_if"]  # at scores that are there
-_ASSETS = ["raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_SELECTION, *_LOOKS]
+_ASSETS = [
+    "raw_corpus",
+    *_SELECTOR,
+    "rescoring_preview",
+    "attention_influence_scores",
+    "document_features",
+    *_FEATURES,
+    *_SELECTION,
+    *_LOOKS,
+]
 _INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 RunConfig = Mapping[str, Any]
@@ -44,7 +54,7 @@ class WholeRun:
 def materialize_everything(
     project: dg.Definitions, instance: dg.DagsterInstance, *, run_config: RunConfig | None = None, say: Told
 ) -> WholeRun:
-    """Index every shard, build the selector, preview the cost, score every shard, select and mix.
+    """Index every shard, build the selector, preview the cost, score every shard, compute features, select and mix.
 
     `run_config` is Dagster's, of any of these assets; each run gets the part of it that concerns its assets. A shard
     that fails is passed over, and told of in the end; where a whole stage fails the ones after it are not begun.
@@ -97,6 +107,10 @@ def materialize_everything(
             n_scored = done.metadata["documents_scored"].value
             assert isinstance(n_scored, int)
             came.n_scored += n_scored
+    say("features: repetition, boilerplate, duplicates of every shard")
+    for key in indexed:
+        materialize(["document_features"], key)
+    materialize(_FEATURES)
     say("selection and mix")
     came.selected = materialize(_SELECTION).success
     materialize(["score_coverage", *(_LOOKS if came.selected else ())])

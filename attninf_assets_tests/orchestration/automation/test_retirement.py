@@ -137,9 +137,9 @@ def test_retiring_below_the_line_counts_rows_writes_only_where_there_are_any_and
     lake.replace("scores", scores_of("web", "a", 3), where={"domain": "web", "shard": "a"})
     lake.replace("scores", scores_of("web", "b", 2), where={"domain": "web", "shard": "b"})
     assert stored_shards(lake) == {("web", "a"), ("web", "b")}
-    assert retire_shard(lake, domain="web", shard="a") == Retired(scores=3, documents=0, quarantine=0)
+    assert retire_shard(lake, domain="web", shard="a") == Retired(scores=3, documents=0, quarantine=0, features=0)
     versions = {name: lake.version(name) for name in _TABLES}
-    assert retire_shard(lake, domain="web", shard="a") == Retired(scores=0, documents=0, quarantine=0)
+    assert retire_shard(lake, domain="web", shard="a") == Retired(scores=0, documents=0, quarantine=0, features=0)
     assert {name: lake.version(name) for name in _TABLES} == versions
     assert versions["documents"] is None
     assert stored_shards(lake) == {("web", "b")}

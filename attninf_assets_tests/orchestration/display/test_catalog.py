@@ -14,6 +14,7 @@ EXTERNAL = {"source_files", "pretrained_model", "quarantine", "scoring_runs"}
 TABLE_OF = {
     "raw_corpus": "documents",
     "quarantine": "quarantine",
+    "document_features": "document_features",
     "retrieval_probes": "retrieval_probes",
     "retrieval_heads": "head_scores",
     "attention_influence_scores": "scores",

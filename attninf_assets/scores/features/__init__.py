@@ -1,0 +1,1 @@
+"""Features of documents that a score may stand for: repetition, boilerplate, duplicates, length."""
