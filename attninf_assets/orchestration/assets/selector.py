@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Literal
 
 import dagster as dg
@@ -13,6 +14,7 @@ from attninf_assets.corpus.sentences import sample_sentences
 from attninf_assets.influence.detection import DETECTION_VERSION
 from attninf_assets.influence.model.window import MAX_TOKENS
 from attninf_assets.influence.probes import probes_digest
+from attninf_assets.orchestration.assets.trial import tried
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
 from attninf_assets.orchestration.display.catalog import (
     DELTA_TABLE,
@@ -28,6 +30,7 @@ from attninf_assets.orchestration.display.metadata import (
     detection_story,
     quantiles,
     reporter,
+    rounded,
 )
 from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.orchestration.runs.partitions import GPU_POOL
@@ -244,15 +247,19 @@ class HeadConfig(dg.Config):
     metadata=table_metadata("head_scores"),
 )
 @transient_faults_retried
-def retrieval_heads(context: dg.AssetExecutionContext, config: HeadConfig, lake: LakeResource) -> dg.MaterializeResult:
+def retrieval_heads(
+    context: dg.AssetExecutionContext, config: HeadConfig, corpus: CorpusResource, lake: LakeResource
+) -> dg.MaterializeResult:
     """A row for each attention head: how much of the probes' answers it copies, and whether it is a retrieval head.
 
     Masking the retrieval heads, the top 5 % unless configured otherwise, makes the reference model, without which there
     is no score. The table is `tables/head_scores`. The data version is the selector's fingerprint, the only thing that
-    decides whether a score is current.
+    decides whether a score is current. With a new selector some documents of the corpus's files are scored for a few
+    seconds, so that the preview of what scoring costs knows how fast that is.
     """
+    from attninf_assets.influence.engine import load_engine
     from attninf_assets.influence.model.pretrained import choose_numeric_class
-    from attninf_assets.influence.runtime.devices import choose_device, claim_device
+    from attninf_assets.influence.runtime.devices import choose_device, claim_device, device_name
     from attninf_assets.selector.building import HeadSettings, build_default_selector, build_selector
 
     tables = lake.tables()
@@ -267,6 +274,7 @@ def retrieval_heads(context: dg.AssetExecutionContext, config: HeadConfig, lake:
         n_random_sets=config.n_random_sets,
         n_audit_probes=config.n_audit_probes,
     )
+    directory = local_directory(tables.root, model.directory, cache=lake.model_cache())
     said = DetectionReports(reporter(context.log))
     built = (build_default_selector if auto else build_selector)(
         tables.root,
@@ -278,7 +286,7 @@ def retrieval_heads(context: dg.AssetExecutionContext, config: HeadConfig, lake:
             max_tokens=config.max_tokens,
             numeric_class=choose_numeric_class(device) if auto else config.numeric_class,  # type: ignore[arg-type]
         ),
-        directory=local_directory(tables.root, model.directory, cache=lake.model_cache()),
+        directory=directory,
         evidence=evidence,
         device=device,
         memory=lake.engine_memory(),
@@ -292,6 +300,16 @@ def retrieval_heads(context: dg.AssetExecutionContext, config: HeadConfig, lake:
     head_scores = head_scores_table(built.selector, built.detection.detection)
     tables.replace("head_scores", head_scores, where={"selector_fingerprint": fingerprint})
     publish_selector(tables.root, built.selector, built.detection)
+    load = partial(
+        load_engine,
+        directory,
+        numeric_class=built.selector.numeric_class,
+        max_tokens=config.max_tokens,
+        device=device,
+        memory=lake.engine_memory(),
+        model_digest=model.digests.model,
+    )
+    trial = tried(context.log, tables.root, built.selector, corpus, load=load, device=device_name(device))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint),
         metadata={
@@ -299,6 +317,7 @@ def retrieval_heads(context: dg.AssetExecutionContext, config: HeadConfig, lake:
             "detection_reused": built.reused,
             **said.metadata(),
             "evidence_plan": as_json(asdict(evidence)),
+            **({} if trial is None else {"trial": str(trial), "tokens_per_second": rounded(trial.tokens_per_second)}),
             "dagster/row_count": len(head_scores),
             "dagster/uri": tables.root.table_uri("head_scores"),
             "selector_fingerprint": fingerprint,
