@@ -89,6 +89,9 @@ def test_a_second_run_writes_nothing_anywhere(finished: Pipeline) -> None:
     assert heads["detection_reused"] is True
     assert [s["documents_scored"] for s in scored] == [0, 0, 0]
     assert [s["documents_reused"] for s in scored] == [25, 25, 25]
+    chosen = finished.rows("selected_subset").group_by("domain", "shard").len().to_dicts()
+    shares = {f"{row['domain']}.{row['shard']}": row["len"] / 25 for row in chosen}
+    assert [s["share_selected"] for s in scored] == [shares.get(key, 0.0) for key in SHARDS]
     assert mix["rewritten"] is False
     assert {name: finished.lake.version(name) for name in before} == before
 

@@ -24,7 +24,9 @@ __all__ = ["Told", "WholeRun", "instance_of_home", "launchpad_fields", "material
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
 _SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
-_ASSETS = ["raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_SELECTION]
+_ASSETS = [
+    "raw_corpus", *_SELECTOR, "rescoring_preview", "attention_influence_scores", *_SELECTION, "lake_maintenance",
+]  # fmt: skip
 
 RunConfig = Mapping[str, Any]
 Told = Callable[[str], None]
@@ -42,7 +44,7 @@ class WholeRun:
 def materialize_everything(
     project: dg.Definitions, instance: dg.DagsterInstance, *, run_config: RunConfig | None = None, say: Told
 ) -> WholeRun:
-    """Index every shard, build the selector, preview the cost, score every shard, select and mix.
+    """Index every shard, build the selector, preview the cost, score every shard, select and mix, maintain the lake.
 
     `run_config` is Dagster's, of any of these assets; each run gets the part of it that concerns its assets. A shard
     that fails is passed over, and told of in the end; where a whole stage fails the ones after it are not begun.
@@ -97,6 +99,8 @@ def materialize_everything(
     say("selection and mix")
     came.selected = materialize(_SELECTION).success
     materialize(["score_coverage"])
+    say("maintenance")
+    materialize(["lake_maintenance"])
     return came
 
 
