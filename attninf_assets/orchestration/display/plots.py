@@ -78,9 +78,9 @@ def score_histogram(scores: np.ndarray, *, tokens: int, cut: float | None = None
     figure = _figure(5.5, 2.6)
     axes = figure.subplots()
     _histogram(axes, scores, edges=_bin_edges(scores, through=cut), cut=cut)
-    kept = "" if cut is None else f"; hatched: at or above the domain's last threshold, {cut:.4f}"
-    axes.set_xlabel("attention influence score")
-    axes.set_title(f"{len(scores):,} documents, {tokens:,} tokens{kept}", fontsize=9, loc="left")
+    kept = "" if cut is None else f"; hatched: kept by the last threshold, {cut:.4f}"
+    axes.set_xlabel(f"attention influence score{kept}")
+    axes.set_title(f"{len(scores):,} documents, {tokens:,} tokens", fontsize=9, loc="left")
     return _markdown(figure, "histogram of attention influence scores")
 
 
@@ -111,9 +111,9 @@ def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadat
     """Shards of each domain by state, as stacked bars on one scale.
 
     States differ in colour and hatch, and every count is written: in its part of the bar, or where that is too narrow
-    behind the bar, with its state.
+    below the bar, with its state.
     """
-    figure = _figure(6.5, 0.45 * len(shards) + 1.2)
+    figure = _figure(6.5, 0.6 * len(shards) + 1.3)
     axes = figure.subplots()
     domains = sorted(shards, reverse=True)
     longest = max((sum(counts.values()) for counts in shards.values()), default=0)
@@ -123,7 +123,15 @@ def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadat
         if counts.any():
             colour, hatch = _STATES[state]
             bars = axes.barh(
-                domains, counts, left=left, color=colour, hatch=hatch, label=state, edgecolor="#3d4148", linewidth=0.6
+                domains,
+                counts,
+                0.6,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                label=state,
+                edgecolor="#3d4148",
+                linewidth=0.6,
             )
             for domain, bar, count in zip(domains, bars, counts, strict=True):
                 if count >= _READABLE * longest:
@@ -135,15 +143,12 @@ def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadat
         left = left + counts
     for place, domain in enumerate(domains):
         if domain in narrow:
-            axes.annotate(
-                ", ".join(narrow[domain]), (left[place], place), xytext=(4, 0), textcoords="offset points", fontsize=8,
-                va="center",
-            )  # fmt: skip
-    axes.set(xlabel="shards", xlim=(0, longest * (1.35 if narrow else 1.03) or 1))
+            axes.annotate(", ".join(narrow[domain]), (0, place - 0.33), fontsize=7, va="top")
+    axes.set(xlabel="shards", xlim=(0, longest * 1.03 or 1), ylim=(-0.65, len(domains) - 0.6))
     _integer_ticks(axes.xaxis)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     if longest:
-        figure.legend(loc="outside upper center", ncols=7, fontsize=8, frameon=False)
+        figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return _markdown(figure, "shards of each domain by the state of their scores")
 
 
