@@ -5,11 +5,12 @@ import dagster as dg
 from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current, selection_waits_for_no_shard
 from attninf_assets.orchestration.assets.confounders import score_confounders
 from attninf_assets.orchestration.assets.corpus import raw_corpus
-from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
+from attninf_assets.orchestration.assets.coverage import score_coverage
 from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
 from attninf_assets.orchestration.assets.features import document_features, near_duplicates
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.orchestration.assets.mixture import select_and_mix_job, training_corpus
+from attninf_assets.orchestration.assets.preview import rescoring_preview
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import (

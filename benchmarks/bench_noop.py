@@ -65,7 +65,7 @@ def _measure(root: Root, rows: int) -> str:
     assert result.n_reused == rows
     updated = f"update: {seconds:.2f} s, peak {_peak():.0f} MB, of which {before:.0f} MB before it began"
     content_digest(result.table, selector_fingerprint=_SELECTOR.fingerprint)
-    _distribution(result.table)
+    _distribution(result.table, cut=None)
     return f"{updated}\nwith data version and metadata: {time.perf_counter() - begin:.2f} s, peak {_peak():.0f} MB"
 
 

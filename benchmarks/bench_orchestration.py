@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
@@ -32,6 +33,10 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._time import get_current_datetime
 
+from attninf_assets.definitions import definitions
+from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
+from attninf_assets.influence.model.head import Head
+from attninf_assets.influence.selector import Selector
 from attninf_assets.orchestration.assets.coverage import survey
 from attninf_assets.orchestration.automation.coverage_watch import coverage_watch
 from attninf_assets.orchestration.automation.new_shards import new_shards
@@ -40,6 +45,7 @@ from attninf_assets.orchestration.connections.settings import read_settings, res
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.orchestration.runs.shard_work import failure_reasons
 from attninf_assets.scores.progress import scoring_progress
+from attninf_assets.selector.stored import Detection, publish_selector
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
@@ -233,8 +239,10 @@ def _backfill(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, 
 
 
 def _coverage(instance: dg.DagsterInstance, folder: Path, keys: list[str]) -> None:
-    """What a renewal of the coverage looks at, with a document and a score in every shard, and runs in the queue."""
+    """What a renewal of the coverage looks at, with a document and a score in every shard, and runs in the queue; then
+    all of it, as a run materializes it with its check."""
     lake = Lake(Root.at(folder / "root"))
+    fingerprint = _publish_selector(lake.root)
     columns = {
         "domain": [key.partition(".")[0] for key in keys],
         "shard": [key.partition(".")[2] for key in keys],
@@ -260,15 +268,29 @@ def _coverage(instance: dg.DagsterInstance, folder: Path, keys: list[str]) -> No
         coverage_watch(context)
     for again in ("first", "again"):
         with measured(f"coverage: states of {n:,} shards, {again}"):
-            found = survey(instance, corpus, lake, selector_fingerprint="in use")
+            found = survey(instance, corpus, lake, selector_fingerprint=fingerprint)
     assert len(found.states) == n
     with measured("coverage: progress of documents and tokens"), connect(lake, *_READ_BY_PROGRESS) as connection:
         progress = scoring_progress(
-            connection, lake.root, selector_fingerprint="in use", unfinished=found.not_current(), n_at_work=1
+            connection, lake.root, selector_fingerprint=fingerprint, unfinished=found.not_current(), n_at_work=1
         )
     assert progress.tokens_left == 100 * n
     with measured("coverage: why 50 partitions failed, of as many runs"):
         failure_reasons(instance, SCORES, keys[: 4 * N_RUNS : 4])
+    job = definitions().resolve_implicit_global_asset_job_def()
+    for again in ("first", "again"):
+        with measured(f"score_coverage with its check, in this process, {again}"):
+            job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("score_coverage")])
+
+
+def _publish_selector(root: Root) -> str:
+    """A selector that nothing is scored by; its fingerprint."""
+    selector = Selector("model", "tokenizer", (Head(0, 0),), "uniform", 64, "bos", "float32")
+    scores = np.zeros((1, 1))
+    detection = HeadDetection(scores, scores, selector.heads, 1, 1, 1.0, 1.0)
+    loss = AnswerLoss(1.0, 1.0)
+    publish_selector(root, selector, Detection(detection, HeadEvidence(loss, loss, (loss,), (), 1)))
+    return selector.fingerprint
 
 
 if __name__ == "__main__":

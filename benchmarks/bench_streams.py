@@ -11,7 +11,6 @@ shallowest and so on; or single retrieval heads, as the audit masks them.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,7 +21,7 @@ from attninf_assets.influence.model.head import BASE, Head, HeadSet
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.runtime.token_budget import TokenBudget
-from attninf_assets.selector.probe_plan import SAMPLE, ProbePlan
+from attninf_assets.selector.probe_plan import EvidencePlan, evidence_for
 from benchmarks.bench_detection import random_probes, sample_probes
 from benchmarks.clock import Timed, timed
 from benchmarks.subjects import add_arguments, chosen_subject
@@ -42,7 +41,7 @@ def main() -> None:
     print(f"{subject.device}, {subject.numeric_class}, {torch.get_num_threads()} threads, {chosen.probe_tokens} tokens")
     budget = TokenBudget(max(subject.token_budget, chosen.probe_tokens))
     if chosen.evidence is not None:
-        plan = replace(SAMPLE, n_evidence_probes=max(1, 3 * chosen.evidence // 8))  # as SAMPLE has 6 of 16
+        plan = evidence_for(chosen.evidence)
         _compare_evidence(model, sample_probes(chosen.evidence, chosen.probe_tokens), budget, plan=plan)
         return
     [probe] = (sample_probes if chosen.shape is None else random_probes)(1, chosen.probe_tokens)
@@ -88,7 +87,9 @@ def _compare_passes(model: StreamedModel, probe: Probe, heads: Sequence[Head]) -
             )
 
 
-def _compare_evidence(model: StreamedModel, probes: Sequence[Probe], budget: TokenBudget, *, plan: ProbePlan) -> None:
+def _compare_evidence(
+    model: StreamedModel, probes: Sequence[Probe], budget: TokenBudget, *, plan: EvidencePlan
+) -> None:
     detect = partial(detect_retrieval_heads, model, probes, head_fraction=0.05, token_budget=budget)
     detection = timed(detect, model.device)
     gather = partial(

@@ -16,6 +16,7 @@ from attninf_assets.influence.model.window import bounded_window
 from attninf_assets.influence.runtime.allocator import keep_freed_memory
 from attninf_assets.influence.runtime.devices import device_name
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
+from attninf_assets.influence.runtime.remembered_rate import NOT_REMEMBERED, RememberedRate
 from attninf_assets.influence.runtime.token_budget import TokenBudget
 from attninf_assets.influence.scoring import score_documents
 from attninf_assets.influence.selector import Selector
@@ -36,6 +37,7 @@ class Engine:
     start_token_name: str  # "bos" or "eos"
     max_tokens: int  # of a window: as asked, bounded by the model's context
     token_budget: TokenBudget
+    detection_rate: RememberedRate = NOT_REMEMBERED
 
     def score(
         self, selector: Selector, texts: Iterable[Text], *, n_bytes: int, on_progress: OnProgress = ignore_progress
@@ -65,7 +67,8 @@ def load_engine(
 ) -> Engine:
     """Load and verify the pinned model in `directory`; the last one loaded stays resident in the process.
 
-    `memory` is where token budgets that had to be halved are remembered, for this device, model and window. With
+    `memory` is where token budgets that had to be halved are remembered, for this device, model and window, and how
+    fast heads were detected. With
     `model_digest`, that of files which were compared with it, a self-check that passed is remembered there as well, and
     not repeated (`verification/remembered.py`).
 
@@ -98,5 +101,9 @@ def load_engine(
         max_tokens=window,
         token_budget=TokenBudget(
             TOKEN_BUDGET[device.type], memory=None if memory is None else memory / "token_budgets", of=of
+        ),
+        detection_rate=RememberedRate(
+            None if memory is None else memory / "detection_rates",
+            of={"device": of["device"], "model": model_digest or directory.name, "numeric_class": numeric_class},
         ),
     )

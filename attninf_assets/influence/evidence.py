@@ -25,7 +25,7 @@ from attninf_assets.influence.runtime.progress import OnProgress, ProgressClock,
 from attninf_assets.influence.runtime.token_budget import TokenBudget, in_budget, is_out_of_memory
 
 DOMINATES = 0.5  # a head whose own effect is more than this share of its set's is named
-_AT_ONCE = 16  # single heads per pass: on CUDA as many as probes of 4,096 tokens fill the default budget with
+AT_ONCE = 16  # single heads per pass: on CUDA as many as probes of 4,096 tokens fill the default budget with
 
 
 def gather_evidence(
@@ -179,7 +179,7 @@ def _dominating(
     heads = sorted(frozenset[Head]().union(*(set_ for set_, _ in suspects.values())))
     clock = ProgressClock("passes over probes with a single head masked", len(probes) * len(heads), on_progress)
     alone: dict[Head, AnswerLoss] = {}
-    for group in np.array_split(np.arange(len(heads)), -(-len(heads) // _AT_ONCE)) if heads else []:
+    for group in np.array_split(np.arange(len(heads)), -(-len(heads) // AT_ONCE)) if heads else []:
         members = [heads[number] for number in group]
         singles: list[HeadSet] = [frozenset({head}) for head in members]
         found = answer_losses(model, probes, singles, mask=mask, token_budget=token_budget, clock=clock)

@@ -46,8 +46,8 @@ def detect_retrieval_heads(
     copied_PLH, correct = [], []
     clock = ProgressClock("probes", len(probes), on_progress, peak_flops=peak_flops(model.device, model.product_type))
 
-    def detect(batch: list[Probe]) -> _Detected:
-        return _detect(model, batch)
+    def detect(batch: list[Probe]) -> Detected:
+        return detect_on(model, batch)
 
     detections = in_budget(
         probes,
@@ -131,7 +131,7 @@ def answer_rows(probes: Sequence[Probe], packed: Pack) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class _Detected:
+class Detected:
     """What a batch of probes showed, on its way from the device."""
 
     probes: Sequence[Probe]
@@ -153,7 +153,8 @@ class _Detected:
 
 
 @torch.inference_mode()
-def _detect(model: StreamedModel, probes: Sequence[Probe]) -> _Detected:
+def detect_on(model: StreamedModel, probes: Sequence[Probe]) -> Detected:
+    """What every head copies on the probes, and what the base model gets right, in one pass over them together."""
     packed = pack_probes(probes)
     rows_X = answer_rows(probes, packed)
     recorder = CopyRecorder(model, probes, packed)
@@ -161,4 +162,4 @@ def _detect(model: StreamedModel, probes: Sequence[Probe]) -> _Detected:
     targets_X = to_device(packed.input_ids_T[rows_X + 1], model.device)
     correct_X = predicted_R(hidden_TC[to_device(rows_X, model.device)], model.model) == targets_X
     flops = model.flops.of(packed.lengths, [BASE], n_predicted=len(rows_X))
-    return _Detected(probes, packed, Arriving(recorder.copied_PLH), Arriving(correct_X), flops)
+    return Detected(probes, packed, Arriving(recorder.copied_PLH), Arriving(correct_X), flops)

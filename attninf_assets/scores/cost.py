@@ -1,4 +1,4 @@
-"""The cost of scoring: an estimate for all documents without a current score, and what earlier runs took."""
+"""The cost of scoring: the estimate that was approved, and what runs took."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ __all__ = [
     "Approval",
     "Cost",
     "Estimate",
-    "Rates",
     "Spent",
     "cost_of",
-    "measured_rates",
     "predicted_and_actual",
     "read_approval",
-    "rescoring_estimate",
     "scoring_history",
     "spent",
 ]
@@ -43,16 +40,6 @@ SCORING_HISTORY = pa.schema(
         ]
     ]
 )
-
-_RUNS_MEASURED = 50  # the latest runs that scored anything
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Measured rates: bytes of text per token, and tokens scored per second. None where nothing was measured yet."""
-
-    bytes_per_token: float | None
-    tokens_per_second: float | None  # of one device, model loading and storage included
 
 
 @dataclass(frozen=True)
@@ -127,45 +114,6 @@ def damaged_previews(root: Root) -> Iterator[Damage]:
 
 def _path(selector_fingerprint: str) -> str:
     return f"previews/{selector_fingerprint}.json"
-
-
-def measured_rates(connection: duckdb.DuckDBPyConnection) -> Rates:
-    """The rates measured in all scored texts and in the latest runs.
-
-    Reads the views `documents`, `scores` and `scoring_runs`.
-    """
-    ((bytes_per_token,),) = connection.execute(
-        "SELECT sum(n_bytes) / nullif(sum(n_tokens), 0) FROM documents JOIN scores USING (domain, shard, doc_id)"
-    ).fetchall()
-    ((tokens_per_second,),) = connection.execute(
-        "SELECT sum(tokens_scored) / nullif(sum(seconds), 0) FROM "
-        "(SELECT * FROM scoring_runs WHERE tokens_scored > 0 ORDER BY committed_at DESC LIMIT $1)",
-        [_RUNS_MEASURED],
-    ).fetchall()
-    return Rates(bytes_per_token, tokens_per_second)
-
-
-def rescoring_estimate(
-    connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, rates: Rates, price_per_device_hour: float
-) -> Estimate:
-    """The estimate for all documents of the view `documents` without a score in `scores` for this selector and text."""
-    ((partitions, documents, n_bytes),) = connection.execute(
-        """
-        SELECT count(DISTINCT (domain, shard)), count(*), coalesce(sum(n_bytes), 0)::BIGINT
-        FROM documents ANTI JOIN (SELECT * FROM scores WHERE selector_fingerprint = $1) AS ours
-        USING (domain, shard, doc_id, text_sha256)
-        """,
-        [selector_fingerprint],
-    ).fetchall()
-    tokens = hours = None
-    if rates.bytes_per_token:
-        tokens = round(n_bytes / rates.bytes_per_token)
-    if n_bytes == 0:
-        tokens, hours = 0, 0.0
-    elif tokens is not None and rates.tokens_per_second:
-        hours = tokens / rates.tokens_per_second / 3600
-    money = None if hours is None else hours * price_per_device_hour
-    return Estimate(partitions, documents, n_bytes, tokens, hours, money)
 
 
 def scoring_history(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.Table:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attninf_assets.scores.cost import measured_rates
+from attninf_assets.scores.estimates import measured_rates
 from attninf_assets.scores.staging import StagedScores, staged_shards
 from attninf_assets.store.root import Root
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import duckdb
 
 __all__ = ["DomainProgress", "ScoringProgress", "earlier_selectors", "scoring_progress"]
-
-_RUNS_MEASURED = 50  # the latest
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def scoring_progress(
 
     Reads the views `documents`, `scores` and `scoring_runs`, and what is staged under the root.
     """
-    rates = measured_rates(connection)
+    rates = measured_rates(connection, root, selector_fingerprint=selector_fingerprint)
     rows = connection.execute(
         """
         SELECT domain, count(*),
@@ -116,17 +114,12 @@ def scoring_progress(
     domains = []
     for domain, documents, done, tokens_done, known_left, bytes_left in rows:
         left = known_left if not bytes_left else None
-        if bytes_left and rates.bytes_per_token:
-            left = known_left + round(bytes_left / rates.bytes_per_token)
+        if bytes_left and (bytes_per_token := rates.bytes_per_token_in(domain)):
+            left = known_left + round(bytes_left / bytes_per_token)
         domains.append(DomainProgress(domain, documents, done, tokens_done, left))
-    ((rate, seconds),) = connection.execute(
-        """
-        WITH ours AS (SELECT * FROM scoring_runs WHERE selector_fingerprint = $1 AND tokens_scored > 0),
-             latest AS (SELECT * FROM ours ORDER BY committed_at DESC LIMIT $2)
-        SELECT (SELECT sum(tokens_scored) / nullif(sum(seconds), 0) FROM latest),
-               (SELECT coalesce(sum(seconds), 0) FROM ours)
-        """,
-        [selector_fingerprint, _RUNS_MEASURED],
+    ((seconds,),) = connection.execute(
+        "SELECT coalesce(sum(seconds), 0) FROM scoring_runs WHERE selector_fingerprint = $1 AND tokens_scored > 0",
+        [selector_fingerprint],
     ).fetchall()
     staged = [
         StagedScores(root, selector_fingerprint, *key.split(".")).count()
@@ -137,7 +130,7 @@ def scoring_progress(
         tuple(domains),
         documents_staged=sum(documents for documents, _ in staged),
         tokens_staged=sum(tokens for _, tokens in staged),
-        tokens_per_second=rate or rates.tokens_per_second,
+        tokens_per_second=rates.tokens_per_second,
         device_hours=seconds / 3600,
         n_at_work=n_at_work,
     )

@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,30 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from attninf_assets.influence.detection import DETECTION_VERSION, MIN_EFFECT, MIN_RATIO, HeadEvidence
+from attninf_assets.influence.detection import (
+    DETECTION_VERSION,
+    MIN_EFFECT,
+    MIN_RATIO,
+    DetectionCost,
+    DetectionPrice,
+    HeadEvidence,
+)
 from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.evidence import gather_evidence
 from attninf_assets.influence.heads import detect_retrieval_heads
 from attninf_assets.influence.model.head import MASKS, Head, Mask
 from attninf_assets.influence.model.numeric_class import NUMERIC_CLASSES, NumericClass
 from attninf_assets.influence.model.text_tokenizer import load_tokenizer
-from attninf_assets.influence.model.window import bounded_window
-from attninf_assets.influence.probes import Probe, build_probes, probes_digest
-from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
+from attninf_assets.influence.model.window import MAX_TOKENS, bounded_window, context_length
+from attninf_assets.influence.price import detection_flops, detection_price
+from attninf_assets.influence.probes import Probe, ProbeTooLongError, build_probes, probes_digest
+from attninf_assets.influence.runtime.progress import BudgetHalved, Progress
 from attninf_assets.influence.selector import Selector
 from attninf_assets.selector.default_class import class_in_use, keeps_the_ranking, multiplies_16_bits
 from attninf_assets.selector.model_files import is_intact, publish_directory
 from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
-from attninf_assets.selector.probe_plan import ProbePlan
+from attninf_assets.selector.probe_plan import EvidencePlan
 from attninf_assets.selector.stored import (
     Detection,
     PinnedModel,
@@ -39,7 +48,13 @@ from attninf_assets.store.json_records import read_record, sealed
 from attninf_assets.store.root import Root
 from attninf_assets.store.scratch import scratch_directory
 
+OnDetection = Callable[[Progress | BudgetHalved | DetectionPrice | DetectionCost], None]
+
 _LOG = logging.getLogger(__name__)
+
+
+def ignore_detection(_: object) -> None:
+    """A receiver of reports on detection that does nothing with them; the default."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,21 @@ def probes_for_model(
     )
 
 
+def probes_that_fit(
+    directory: Path, sentences: Sequence[str], *, n_probes: int, at_least: int, seed: int
+) -> list[Probe]:
+    """Probes of `at_least` so many tokens, doubled until the smallest probe has room."""
+    longest = context_length(AutoConfig.from_pretrained(directory, local_files_only=True)) or MAX_TOKENS
+    tokens = at_least
+    while True:
+        try:
+            return probes_for_model(directory, sentences, n_probes=n_probes, probe_tokens=tokens, seed=seed)
+        except ProbeTooLongError:
+            if tokens >= longest:
+                raise
+            tokens *= 2
+
+
 def build_selector(
     root: Root,
     digests: ModelDigests,
@@ -128,18 +158,19 @@ def build_selector(
     settings: HeadSettings,
     *,
     directory: Path,
-    plan: ProbePlan,
+    evidence: EvidencePlan,
     device: torch.device,
     memory: Path | None = None,
-    on_progress: OnProgress = ignore_progress,
+    on_progress: OnDetection = ignore_detection,
 ) -> BuiltSelector:
     """The selector with the heads found on the probes.
 
-    `directory` holds the pinned model, compared with its digest, `memory` what the engine remembers of it on this
-    machine (`load_engine`). A detection with the same model, probes and settings is never paid for twice.
+    Before heads are detected, `on_progress` is told what that will cost. `directory` holds the pinned model, compared
+    with its digest, `memory` what the engine remembers of it on this machine (`load_engine`). A detection with the same
+    model, probes and settings is never paid for twice.
     Raises `ValueError` where detection finds only noise, or heads that do not matter.
     """
-    key = _detection_key(digests, probes, settings, plan)
+    key = _detection_key(digests, probes, settings, evidence)
     try:
         found = stored_detection(root, key)
     except ValueError as error:
@@ -151,7 +182,7 @@ def build_selector(
             probes,
             settings,
             directory=directory,
-            plan=plan,
+            evidence=evidence,
             device=device,
             memory=memory,
             model_digest=digests.model,
@@ -170,10 +201,10 @@ def build_default_selector(
     settings: HeadSettings,
     *,
     directory: Path,
-    plan: ProbePlan,
+    evidence: EvidencePlan,
     device: torch.device,
     memory: Path | None = None,
-    on_progress: OnProgress = ignore_progress,
+    on_progress: OnDetection = ignore_detection,
 ) -> BuiltSelector:
     """As `build_selector`, where nobody asked for a numeric class.
 
@@ -188,7 +219,7 @@ def build_default_selector(
             probes,
             replace(settings, numeric_class=numeric_class),
             directory=directory,
-            plan=plan,
+            evidence=evidence,
             device=device,
             memory=memory,
             on_progress=on_progress,
@@ -237,11 +268,11 @@ def gather_detection(
     settings: HeadSettings,
     *,
     directory: Path,
-    plan: ProbePlan,
+    evidence: EvidencePlan,
     device: torch.device,
     memory: Path | None = None,
     model_digest: str | None = None,
-    on_progress: OnProgress = ignore_progress,
+    on_progress: OnDetection = ignore_detection,
 ) -> Detection:
     """Score every head of the model pinned in `directory` on the probes, choose, and gather evidence for the choice.
 
@@ -257,6 +288,18 @@ def gather_detection(
         memory=memory,
         model_digest=model_digest,
     )
+    held_against = probes[:: max(1, len(probes) // evidence.n_evidence_probes)][: evidence.n_evidence_probes]
+    price = detection_price(
+        engine.model,
+        probes,
+        held_against,
+        head_fraction=settings.head_fraction,
+        n_random_sets=evidence.n_random_sets,
+        n_audit_probes=evidence.n_audit_probes,
+        rate=engine.detection_rate,
+    )
+    on_progress(price)
+    started = time.monotonic()
     detection = detect_retrieval_heads(
         engine.model,
         probes,
@@ -264,18 +307,21 @@ def gather_detection(
         token_budget=engine.token_budget,
         on_progress=on_progress,
     )
-    evidence = gather_evidence(
+    detected = time.monotonic()
+    engine.detection_rate.write(detection_flops(engine.model, probes) / max(detected - started, 1e-9))
+    gathered = gather_evidence(
         engine.model,
-        probes[:: max(1, len(probes) // plan.n_evidence_probes)][: plan.n_evidence_probes],
+        held_against,
         detection.retrieval_heads,
         mask=settings.mask,
-        n_random_sets=plan.n_random_sets,
-        n_audit_probes=plan.n_audit_probes,
+        n_random_sets=evidence.n_random_sets,
+        n_audit_probes=evidence.n_audit_probes,
         seed=0,
         token_budget=engine.token_budget,
         on_progress=on_progress,
     )
-    return Detection(detection, evidence)
+    on_progress(DetectionCost(detected - started, time.monotonic() - detected))
+    return Detection(detection, gathered)
 
 
 def require_that_heads_matter(evidence: HeadEvidence) -> None:
@@ -289,14 +335,16 @@ def require_that_heads_matter(evidence: HeadEvidence) -> None:
         )
 
 
-def _detection_key(digests: ModelDigests, probes: Sequence[Probe], settings: HeadSettings, plan: ProbePlan) -> str:
+def _detection_key(
+    digests: ModelDigests, probes: Sequence[Probe], settings: HeadSettings, evidence: EvidencePlan
+) -> str:
     """sha256 of everything that detection and its evidence depend on."""
     inputs = [
         DETECTION_VERSION,
         digests.model,
         probes_digest(probes),
         [settings.head_fraction, settings.mask, settings.numeric_class],
-        [plan.n_evidence_probes, plan.n_random_sets, plan.n_audit_probes],
+        [evidence.n_evidence_probes, evidence.n_random_sets, evidence.n_audit_probes],
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 

@@ -14,17 +14,20 @@ from attninf_assets.influence.engine import load_engine
 from attninf_assets.influence.model.head import Head, Mask
 from attninf_assets.influence.model.numeric_class import NumericClass
 from attninf_assets.influence.model.pretrained import choose_numeric_class
-from attninf_assets.influence.model.window import MAX_TOKENS, bounded_window, context_length
-from attninf_assets.influence.probes import Probe, ProbeTooLongError
+from attninf_assets.influence.model.window import MAX_TOKENS, bounded_window
+from attninf_assets.influence.probes import Probe
 from attninf_assets.influence.runtime.devices import choose_device
 from attninf_assets.influence.runtime.progress import OnProgress, ignore_progress
 from attninf_assets.influence.scoring import DocumentScore, Text
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.selector.building import (
     HeadSettings,
+    OnDetection,
     gather_detection,
+    ignore_detection,
     pin_under,
     probes_for_model,
+    probes_that_fit,
     require_that_heads_exist,
     require_that_heads_matter,
     selector_with_heads,
@@ -32,10 +35,11 @@ from attninf_assets.selector.building import (
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.model_source import ModelDigests
 from attninf_assets.selector.pinning import pin_model
-from attninf_assets.selector.probe_plan import SAMPLE, plan_of
+from attninf_assets.selector.probe_plan import PLANS, evidence_for
 from attninf_assets.store.root import Root
 from attninf_assets.store.scratch import scratch_of_process
 
+SMALL = PLANS["small"]
 CONVERTED = Path("~/.cache/attninf_assets/converted")  # models made from GGUF files, by the files' sha256
 
 Model = str | os.PathLike[str]
@@ -45,7 +49,7 @@ def detect_selector(
     model: Model,
     sentences: Iterable[str],
     *,
-    n_probes: int = SAMPLE.n_probes,
+    n_probes: int = SMALL.n_probes,
     probe_tokens: int | None = None,
     head_fraction: float = 0.05,
     mask: Mask = "uniform",
@@ -53,7 +57,7 @@ def detect_selector(
     numeric_class: NumericClass | Literal["auto"] = "auto",
     device: torch.device | str | None = None,
     seed: int = 0,
-    on_progress: OnProgress = ignore_progress,
+    on_progress: OnDetection = ignore_detection,
 ) -> Selector:
     """The selector whose retrieval heads are found on probes made of `sentences`; equal inputs give equal fingerprints.
 
@@ -83,7 +87,7 @@ def detect_selector(
         probes,
         settings,
         directory=pinned.directory,
-        plan=plan_of(n_probes, max(len(probe.token_ids) for probe in probes)),
+        evidence=evidence_for(n_probes),
         device=on,
         on_progress=on_progress,
     )
@@ -205,15 +209,7 @@ def _probes(
     """Probes as long as asked for; if that is left open, of 512 tokens or of the next power of two that holds one."""
     if probe_tokens is not None:
         return probes_for_model(directory, sentences, n_probes=n_probes, probe_tokens=probe_tokens, seed=seed)
-    longest = context_length(AutoConfig.from_pretrained(directory, local_files_only=True)) or MAX_TOKENS
-    tokens = SAMPLE.probe_tokens
-    while True:
-        try:
-            return probes_for_model(directory, sentences, n_probes=n_probes, probe_tokens=tokens, seed=seed)
-        except ProbeTooLongError:
-            if tokens >= longest:
-                raise
-            tokens *= 2
+    return probes_that_fit(directory, sentences, n_probes=n_probes, at_least=SMALL.probe_tokens, seed=seed)
 
 
 def _settings(

@@ -20,10 +20,12 @@ from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
 from attninf_assets_tests.support.processes import attninf_process
+from attninf_assets_tests.support.shown import checked, log_of, shown, shown_by_partition
 from benchmarks.rigs.live import Live, live_system, prepare_home, until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
 SCORES = dg.AssetKey("attention_influence_scores")
+BROKEN, RESHARDED = "letters.c", ["letters.a", "letters.c", "notes.first"]
 _PID = re.compile(r"pid: (\d+)")
 
 
@@ -33,6 +35,15 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     pipeline = build_pipeline(tmp_path, monkeypatch)
     for path in (tmp_path / "source").rglob("*.*"):
         os.utime(path, (time.time() - 3600,) * 2)
+    return pipeline
+
+
+@pytest.fixture
+def with_a_broken_shard(pipeline: Pipeline) -> Pipeline:
+    """A fourth landed with them, whose file is cut."""
+    path = pipeline.directory / "source/letters/c.parquet"
+    path.write_bytes((path.parent / "a.parquet").read_bytes()[:-100])
+    os.utime(path, (time.time() - 3600,) * 2)
     return pipeline
 
 
@@ -90,62 +101,119 @@ def scoring_process(instance: dg.DagsterInstance) -> tuple[str, int] | None:
     return None
 
 
-def test_files_land_scores_follow_the_selector_and_a_killed_run_recovers(live: Live, pipeline: Pipeline) -> None:
+def coverage(live: Live, pipeline: Pipeline) -> dict[str, int]:
+    """Shards by state, those that there are, as the webserver shows them after a renewal."""
+    pipeline.run(["score_coverage"])
+    found = shown(live, "score_coverage")
+    states = {name.removeprefix("shards_"): n for name, n in found.items() if name.startswith("shards_") and n}
+    assert found["shards"] == sum(states.values()) == sum(row["shards"] for row in found["coverage"])
+    return states
+
+
+def test_a_night_in_which_much_goes_wrong_is_told_as_it_was(with_a_broken_shard: Pipeline, live: Live) -> None:
     with live.instance() as instance:
-        heads = live.materialize(*SELECTOR, config=PROBES)
-        live.start_sensor("rescoring")
-        ended_well(live, instance, heads)
-        first = current_fingerprint(pipeline.lake.root)
-        live.wait("scores of every shard", lambda: scored_by(pipeline) == {key: {first} for key in SHARDS})
-        live.wait("three materializations", lambda: scorings(instance).total() >= 3)
-        assert scorings(instance) == Counter(SHARDS)
-
-        zero = live.materialize("retrieval_heads", config={"retrieval_heads": {"config": {"mask": "zero"}}})
-        ended_well(live, instance, zero)
-        second = current_fingerprint(pipeline.lake.root)
-        assert second != first
-        killed, process = live.wait("a scoring run at work", lambda: scoring_process(instance))
-        os.kill(process, signal.SIGKILL)
-        live.wait("scores by the new selector", lambda: scored_by(pipeline) == {key: {second} for key in SHARDS})
-        live.wait("all of them", lambda: not scorings(instance) < Counter(SHARDS * 2))
-        assert scorings(instance) <= Counter(SHARDS * 3)  # a shard that the killed run finished is found current
-        assert paid(pipeline) == {first: Counter(dict.fromkeys(SHARDS, 25)), second: Counter(dict.fromkeys(SHARDS, 25))}
-        run = instance.get_run_by_id(killed)
-        assert run is not None
-        assert run.status is dg.DagsterRunStatus.FAILURE
-        again = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
-        assert [shards_of(retried) for retried in again] == [shards_of(run)]
-
+        pipeline = dataclasses.replace(with_a_broken_shard, instance=instance)
+        first = shards_land_one_of_them_broken(live, pipeline)
+        it_is_replaced_by_what_another_held(live, pipeline)
+        second = the_selector_changes_and_a_run_is_killed(live, pipeline, first)
         live.wait("selection and mix", lambda: pipeline.lake.root.exists("training_corpus/manifest.json"))
-    answer = live.ask(
-        """{ assetNodeOrError(assetKey: {path: ["attention_influence_scores"]}) { ... on AssetNode {
-        partitionStats { numMaterialized numPartitions numFailed }
-        latestMaterializationByPartition { partition metadataEntries { label ... on TextMetadataEntry { text } } }
-        } } }"""
-    )["assetNodeOrError"]
-    assert answer["partitionStats"] == {"numMaterialized": 3, "numPartitions": 3, "numFailed": 0}
-    shown = {
-        m["partition"]: {entry["text"]}
-        for m in answer["latestMaterializationByPartition"]
-        for entry in m["metadataEntries"]
-        if entry["label"] == "selector_fingerprint"
-    }
-    assert shown == scored_by(pipeline)
+        assert coverage(live, pipeline) == {"current": 3}
+        assert shown(live, "score_coverage")["state"].startswith(
+            f"**Every indexed document is scored by `{second[:12]}`**"
+        )
+        a_backfill_is_launched_by_mistake(live, pipeline)
 
-    (pipeline.directory / "source" / "notes" / "first.jsonl").unlink()
+
+def shards_land_one_of_them_broken(live: Live, pipeline: Pipeline) -> str:
+    """The selector that then scores the others."""
+    heads = live.materialize(*SELECTOR, config=PROBES)
+    ended_well(live, pipeline.instance, heads)
+    assert "detection on 6 probes will compute" in log_of(live, heads)
+    live.wait("every shard indexed or refused", lambda: coverage(live, pipeline) == {"missing": 3, "failed": 1})
+    (failed,) = shown(live, "score_coverage")["failed"]
+    assert (failed["shard"], failed["failed"]) == (BROKEN, "indexing")
+    assert "c.parquet" in failed["reason"]
+    live.wait("its check", lambda: checked(live, "score_coverage") == {"every_shard_is_current": False})
+
+    live.start_sensor("rescoring")
+    fingerprint = current_fingerprint(pipeline.lake.root)
+    live.wait("scores of every shard", lambda: scored_by(pipeline) == {key: {fingerprint} for key in SHARDS})
+    live.wait("three materializations", lambda: scorings(pipeline.instance).total() >= 3)
+    assert scorings(pipeline.instance) == Counter(SHARDS)
+    assert coverage(live, pipeline) == {"current": 3, "failed": 1}
+    measured = shown_by_partition(live, "attention_influence_scores")
+    assert {key: made["documents_scored"] for key, made in measured.items()} == dict.fromkeys(SHARDS, 25)
+    assert all(made["tokens_per_second"] > 0 and "mean_score" in made for made in measured.values())
+    return fingerprint
+
+
+def it_is_replaced_by_what_another_held(live: Live, pipeline: Pipeline) -> None:
+    source = pipeline.directory / "source/letters"
+    (source / "b.parquet").replace(source / "c.parquet")
+    live.wait("the scores of the other shard", lambda: scorings(pipeline.instance)[BROKEN])
+    assert coverage(live, pipeline) == {"current": 3, "source_gone": 1}
+    assert shown_by_partition(live, "attention_influence_scores")[BROKEN]["documents_scored"] == 25
+    retirement = live.materialize(config={}, job="retire_shards")
+    ended_well(live, pipeline.instance, retirement)
+    assert "retired letters.b: 0 documents, 25 scores" in log_of(live, retirement)
+    assert coverage(live, pipeline) == {"current": 3}
+    live.wait("its check", lambda: checked(live, "score_coverage") == {"every_shard_is_current": True})
+
+
+def the_selector_changes_and_a_run_is_killed(live: Live, pipeline: Pipeline, first: str) -> str:
+    """The selector by which everything is scored afterwards."""
+    instance, done = pipeline.instance, scorings(pipeline.instance)
+    zero = live.materialize("retrieval_heads", config={"retrieval_heads": {"config": {"mask": "zero"}}})
+    ended_well(live, instance, zero)
+    second = current_fingerprint(pipeline.lake.root)
+    assert second != first
+    killed, process = live.wait("a scoring run at work", lambda: scoring_process(instance))
+    os.kill(process, signal.SIGKILL)
+    assert coverage(live, pipeline).keys() <= {"stale", "running", "current"}
+    told = shown(live, "score_coverage")
+    assert told["state"].startswith(f"**Rescoring: `{first[:12]}` → `{second[:12]}`**") or told["shards_current"] == 3
+    live.wait("scores by the new selector", lambda: scored_by(pipeline) == {key: {second} for key in RESHARDED})
+    live.wait("all of them", lambda: not scorings(instance) < done + Counter(RESHARDED))
+    assert scorings(instance) <= done + Counter(RESHARDED * 2)  # what the killed run finished is found current
+    assert paid(pipeline) == {
+        first: Counter(dict.fromkeys([*SHARDS, BROKEN], 25)),
+        second: Counter(dict.fromkeys(RESHARDED, 25)),
+    }
+    run = instance.get_run_by_id(killed)
+    assert run is not None
+    assert run.status is dg.DagsterRunStatus.FAILURE
+    again = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
+    assert [shards_of(retried) for retried in again] == [shards_of(run)]
+    return second
+
+
+def a_backfill_is_launched_by_mistake(live: Live, pipeline: Pipeline) -> None:
+    """And one of a shard whose file is gone."""
+    before = shown(live, "score_coverage")
+    (pipeline.directory / "source/notes/first.jsonl").unlink()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with (
         attninf_process("backfill", "letters.a", "notes.first", "--url", live.url, **pipes) as partly,
-        attninf_process("backfill", "letters.b", "--url", live.url, **pipes) as whole,
+        attninf_process("backfill", BROKEN, "--url", live.url, **pipes) as mistake,
     ):
         for watching, code, end in [
-            (whole, 0, ["1 of 1 partitions done, 0 failed, 0 in progress"]),
+            (mistake, 0, ["1 of 1 partitions done, 0 failed, 0 in progress"]),
             (partly, 3, ["the backfill ended as COMPLETED_FAILED", "failed: notes.first"]),
         ]:
             _, said = watching.communicate(timeout=400)
             assert watching.returncode == code, said
             assert said.splitlines()[-len(end) :] == end
         assert "1 of 2 partitions done, 1 failed, 0 in progress" in said
+    nothing = shown_by_partition(live, "attention_influence_scores")[BROKEN]
+    assert (nothing["documents_scored"], nothing["documents_reused"]) == (0, 25)
+    assert "tokens_per_second" not in nothing  # it would be a point in the plots for which nothing was measured
+    assert 0 <= nothing["share_selected"] <= 1
+    of_shard = dg.AssetRecordsFilter(SCORES, asset_partitions=[BROKEN])
+    (record,) = pipeline.instance.fetch_materializations(of_shard, 1).records
+    assert f"{BROKEN}: all 25 scores are current: nothing to do" in log_of(live, record.run_id)
+    assert coverage(live, pipeline) == {"current": 2, "source_gone": 1}
+    after = shown(live, "score_coverage")
+    assert (after["device_hours"], after["tokens_scored"]) == (before["device_hours"], before["tokens_scored"])
 
 
 def attninf(*arguments: str) -> Result:

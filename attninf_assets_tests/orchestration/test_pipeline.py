@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
+import torch
 
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import SCORING_VERSION
@@ -87,6 +89,9 @@ def test_a_second_run_writes_nothing_anywhere(finished: Pipeline) -> None:
     assert heads["detection_reused"] is True
     assert [s["documents_scored"] for s in scored] == [0, 0, 0]
     assert [s["documents_reused"] for s in scored] == [25, 25, 25]
+    chosen = finished.rows("selected_subset").group_by("domain", "shard").len().to_dicts()
+    shares = {f"{row['domain']}.{row['shard']}": row["len"] / 25 for row in chosen}
+    assert [s["share_selected"] for s in scored] == [shares.get(key, 0.0) for key in SHARDS]
     assert mix["rewritten"] is False
     assert {name: finished.lake.version(name) for name in before} == before
 
@@ -344,6 +349,39 @@ def test_a_damaged_detection_is_no_obstacle_and_is_made_anew(pipeline: Pipeline)
     assert [run["detection_reused"] for run in heads] == [False, True]
     assert json.loads(kept.read_bytes()) == content
     assert current_fingerprint(pipeline.lake.root) == fingerprint
+    for told in ("predicted_seconds_of_detection", "seconds_of_detection", "evidence_over_detection"):
+        assert heads[0][told] > 0  # where nothing was detected there is nothing to tell
+        assert told not in heads[1]
+    probes = pipeline.rows("retrieval_probes")["token_ids"].list.len()
+    assert heads[0]["tokens_of_detection"] == probes.sum()
+    assert heads[0]["evidence_plan"] == {"n_evidence_probes": 2, "n_random_sets": 3, "n_audit_probes": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "n_probes", "said"),
+    [
+        ({}, 16, "the plan 'small', the default on this device or for this selector; for 800 probes of 4,096 tokens "),
+        ({"n_probes": 2}, 2, "the plan 'small', the default on this device or for this selector, with n_probes as "),
+        ({"plan": "paper", "n_probes": 2}, 2, "the plan 'paper', as asked for, with n_probes as given"),
+        ({"plan": "paper", "n_probes": 2, "probe_tokens": 700}, 2, "the numbers of the launchpad, n_probes and "),
+    ],
+)
+def test_the_sizes_of_detection_fit_the_device_unless_given_and_are_told(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], n_probes: int, said: str
+) -> None:
+    monkeypatch.setattr("attninf_assets.influence.runtime.devices.choose_device", lambda: torch.device("cpu"))
+    probes = materialized(
+        pipeline.run(["retrieval_probes"], config={"retrieval_probes": {"config": config}}), "retrieval_probes"
+    )
+    assert len(pipeline.rows("retrieval_probes")) == n_probes
+    assert probes["plan"] == config.get("plan", "small")
+    assert str(probes["sizes"]).startswith(said)
+    assert max(pipeline.rows("retrieval_probes")["token_ids"].list.len()) <= config.get("probe_tokens", 1024)
+
+
+def test_more_evidence_than_probes_is_refused_by_name_before_the_model_is_loaded(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="n_evidence_probes must be at most the number of probes, 6, is 7"):
+        pipeline.run(["retrieval_heads"], config={"retrieval_heads": {"config": {"n_evidence_probes": 7}}})
 
 
 def test_heads_that_do_not_matter_are_not_put_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from attninf_assets.selector import building, default_class
 from attninf_assets.selector.building import BuiltSelector, HeadSettings, build_default_selector
 from attninf_assets.selector.default_class import RANKING_NOISE, keeps_the_ranking, ranking_noise
 from attninf_assets.selector.model_source import ModelDigests
-from attninf_assets.selector.probe_plan import SAMPLE
+from attninf_assets.selector.probe_plan import evidence_for
 from attninf_assets.selector.stored import publish_selector
 from attninf_assets.store.root import Root
 from benchmarks.rigs.made_up_text import sentences
@@ -48,7 +48,9 @@ def chosen(
     monkeypatch.setattr(building, "multiplies_16_bits", lambda on: on.type == "cpu" and has_instructions)
     monkeypatch.setattr(building, "keeps_the_ranking", lambda *_, **__: survives)
     settings = HeadSettings(0.05, "uniform", 64, "bfloat16" if device.type == "cuda" else "float32")
-    found = build_default_selector(root, MODEL, [], settings, directory=Path(), plan=SAMPLE, device=device)
+    found = build_default_selector(
+        root, MODEL, [], settings, directory=Path(), evidence=evidence_for(16), device=device
+    )
     assert found.selector.numeric_class == built[-1]
     return built
 

@@ -27,7 +27,7 @@ from attninf_assets.selector import building, library
 from attninf_assets.selector.building import HeadSettings, build_selector, pin_selector_model, probes_for_model
 from attninf_assets.selector.library import selector_of
 from attninf_assets.selector.pinning import digest_model
-from attninf_assets.selector.probe_plan import SAMPLE
+from attninf_assets.selector.probe_plan import evidence_for
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.pins import digests_of
@@ -109,7 +109,7 @@ def test_the_library_finds_the_selector_and_the_losses_that_the_assets_find(
         probes,
         HeadSettings(0.05, "uniform", 4096, "float32"),
         directory=directory,
-        plan=SAMPLE,
+        evidence=evidence_for(6),
         device=CPU,
     )
     assert current.selector == selector

@@ -14,8 +14,8 @@ from attninf_assets import cli
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.mixture.manifest import CORPUS_DIRECTORY
 from attninf_assets.orchestration.assets import maintenance
-from attninf_assets.orchestration.assets.coverage import PreviewConfig, rescoring_preview
 from attninf_assets.orchestration.assets.mixture import MixConfig
+from attninf_assets.orchestration.assets.preview import PreviewConfig, rescoring_preview
 from attninf_assets.orchestration.assets.selection import SelectionConfig, score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.orchestration.assets.what_if import score_bands

@@ -62,14 +62,14 @@ class Live:
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
-    def materialize(self, *assets: str, config: Mapping[str, Any]) -> str:
-        """Launch a run of unpartitioned assets; its id."""
-        selection = [{"path": [name]} for name in assets]
+    def materialize(self, *assets: str, config: Mapping[str, Any], job: str = "__ASSET_JOB") -> str:
+        """Launch a run of unpartitioned assets, or of a whole job; its id."""
+        selection = {"assetSelection": [{"path": [name]} for name in assets]} if assets else {}
         answer = self.ask(
             """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
             __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
             params={
-                "selector": {**_LOCATION, "pipelineName": "__ASSET_JOB", "assetSelection": selection},
+                "selector": {**_LOCATION, "pipelineName": job, **selection},
                 "runConfigData": {"ops": {name: value for name, value in config.items() if name in assets}},
                 "mode": "default",
             },

@@ -1,5 +1,6 @@
 """Reports on long work: how much is done, how fast, how long still, and how much of the device's peak is used."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +61,19 @@ class Progress:
             done = f"{self.documents:,} documents, {self.tokens:,} of about {self.tokens / share:,.0f} tokens"
         return (
             f"{done} ({share:.0%}), {self.tokens_per_second:,.0f} tokens/s{peak}, "
-            f"{self.seconds:.0f} s so far{idle}, about {self.seconds_left:.0f} s left"
+            f"{told_duration(self.seconds)} so far{idle}, about {told_duration(self.seconds_left)} left"
         )
+
+
+def told_duration(seconds: float) -> str:
+    """Seconds as people say them: up to two minutes in seconds, to two hours in minutes, to two days in hours."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 120 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"
 
 
 OnProgress = Callable[[Progress | BudgetHalved], None]

@@ -1,4 +1,4 @@
-"""The assets `score_coverage` and `rescoring_preview`: which scores are current, and what the rest would cost."""
+"""The asset `score_coverage`: which scores are current, how far the rest is, and what all of it has cost."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.external import scoring_runs
@@ -21,13 +20,9 @@ from attninf_assets.orchestration.display.progress import coverage_story
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.orchestration.runs.shard_work import INDEXING, SCORING, failure_reasons, work_on_shards
 from attninf_assets.scores.cost import (
-    Approval,
-    Rates,
     cost_of,
-    measured_rates,
     predicted_and_actual,
     read_approval,
-    rescoring_estimate,
     scoring_history,
 )
 from attninf_assets.scores.coverage import (
@@ -186,59 +181,6 @@ def _in_flight(progress: ScoringProgress) -> dict[str, Any]:
     return {name: value for name, value in rounded.items() if value is not None}
 
 
-class PreviewConfig(dg.Config):
-    """Run configuration of `rescoring_preview`: the approval, and rates to use instead of the measured ones."""
-
-    confirm: bool = Field(default=False, description="Approve a rescoring above the spending limit.")
-    tokens_per_second: float | None = Field(
-        default=None, description="Of one device. Unset: as measured in the latest scoring runs."
-    )
-    bytes_per_token: float | None = Field(default=None, description="Unset: as measured in the scored documents.")
-
-
-@dg.asset(deps=[raw_corpus, retrieval_heads], group_name="scores", owners=OWNERS, kinds={"duckdb"})
-def rescoring_preview(
-    context: dg.AssetExecutionContext, config: PreviewConfig, lake: LakeResource, cost: CostResource
-) -> dg.MaterializeResult:
-    """An estimate of what scoring all documents without a current score takes: tokens, device hours, money.
-
-    It lets somebody see and approve the cost before it is spent. Above the spending limit it fails until it is
-    materialized with `confirm`; where a limit is set, no run scores anything by a selector whose preview was not
-    approved. Tokens are estimated from bytes. All figures are in the metadata.
-    """
-    tables = lake.tables()
-    fingerprint = current_fingerprint(tables.root)
-    with connect(tables, "documents", "scores", "scoring_runs") as connection:
-        measured = measured_rates(connection)
-        rates = Rates(
-            config.bytes_per_token or measured.bytes_per_token, config.tokens_per_second or measured.tokens_per_second
-        )
-        estimate = rescoring_estimate(
-            connection,
-            selector_fingerprint=fingerprint,
-            rates=rates,
-            price_per_device_hour=cost.price_per_device_hour,
-        )
-    refusal = None if config.confirm else cost.refusal(estimate)
-    Approval(fingerprint, datetime.now(UTC).isoformat(), estimate, approved=refusal is None).publish(tables.root)
-    metadata = {
-        **_known(asdict(estimate)),
-        "price_per_device_hour": cost.price_per_device_hour,
-        "spending_limit": "none" if cost.spending_limit is None else cost.spending_limit,
-        **_known(asdict(rates)),
-        "confirmed": config.confirm,
-        "selector_fingerprint": fingerprint,
-    }
-    if refusal is not None:
-        raise dg.Failure(
-            f"{refusal}; materialize rescoring_preview with confirm: true to go ahead",
-            metadata=metadata,
-            allow_retries=False,
-        )
-    context.log.info(f"{estimate.documents:,} documents in {estimate.partitions:,} shards would be scored")
-    return dg.MaterializeResult(metadata=metadata)
-
-
 def _throughput_and_cost(tables: Lake, selector_fingerprint: str, cost: CostResource) -> dict[str, Any]:
     with connect(tables, "scoring_runs") as connection:
         history = scoring_history(connection, selector_fingerprint=selector_fingerprint)
@@ -262,11 +204,6 @@ def _predicted_against_actual(tables: Lake, selector_fingerprint: str) -> dict[s
         for name, (predicted, actual) in figures.items()
     ]
     return {"predicted_against_actual": records(rows)}
-
-
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: rounded(value) if isinstance(value, float) else value for name, value in values.items()}
-    return {name: "unknown" if value is None else value for name, value in shown.items()}
 
 
 def _shown(value: float | None) -> str:

@@ -28,6 +28,7 @@ from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.scores.cost import cost_of
 from attninf_assets.scores.ranking import highest_and_lowest
 from attninf_assets.scores.update import PartitionScores, content_digest, update_partition_scores
+from attninf_assets.selection.last_cut import Cut, last_cut
 from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
 
@@ -75,7 +76,7 @@ def attention_influence_scores(
         return dg.MaterializeResult(
             data_version=dg.DataVersion(content_digest(scores.table, selector_fingerprint=selector.fingerprint)),
             metadata={
-                **_distribution(scores.table),
+                **_distribution(scores.table, cut=last_cut(tables, shard.domain, selector.fingerprint)),
                 **_work(scores, cost),
                 "dagster/uri": tables.root.table_uri("scores"),
                 "selector_fingerprint": selector.fingerprint,
@@ -138,17 +139,23 @@ def _story(scores: PartitionScores) -> str:
     )
 
 
-def _distribution(table: pa.Table) -> dict[str, Any]:
-    """The shard's scores: how good it is, in numbers that Dagster plots over the partitions, and at both ends."""
+def _distribution(table: pa.Table, *, cut: Cut | None) -> dict[str, Any]:
+    """The shard's scores: how good it is, in numbers that Dagster plots over the partitions, and at both ends.
+
+    `cut` is the domain's by the last thresholds, if these are of scores by this selector.
+    """
     scores = np.asarray(table["score"].to_numpy(), dtype=float)
     finite = scores[np.isfinite(scores)]
     average = {"mean_score": rounded(finite.mean()), "median_score": rounded(np.median(finite))} if len(finite) else {}
     highest, lowest = highest_and_lowest(table)
     return {
-        "histogram": score_histogram(scores, tokens=sum(table["n_tokens"].to_pylist())),
+        "histogram": score_histogram(
+            scores, tokens=sum(table["n_tokens"].to_pylist()), cut=None if cut is None else cut.score
+        ),
         "highest": records([_shown(row) for row in highest]),
         "lowest": records([_shown(row) for row in lowest]),
         **average,
+        **({} if cut is None or not len(table) else {"share_selected": rounded(cut.share_of(table))}),
         "without_score": len(scores) - len(finite),
         "scores": quantiles(scores),
         "loss_base": quantiles(table["loss_base"].to_numpy()),

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from attninf_assets.orchestration.assets.coverage import rescoring_preview
 from attninf_assets.orchestration.assets.mixture import training_corpus
+from attninf_assets.orchestration.assets.preview import rescoring_preview
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.connections.settings import RescorePolicy

@@ -13,9 +13,7 @@ from attninf_assets.orchestration.connections.s3_credentials import connection_t
 from attninf_assets.sample.corpus import gather_sample_corpus
 from attninf_assets.sample.model import fetch_sample_model
 from attninf_assets.scores.cost import Estimate, read_approval
-from attninf_assets.selector.probe_plan import PAPER as PAPER_PLAN
-from attninf_assets.selector.probe_plan import SAMPLE as SAMPLE_PLAN
-from attninf_assets.selector.probe_plan import ProbePlan
+from attninf_assets.selector.probe_plan import PlanName, plan_for
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, options_now
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
@@ -95,10 +93,9 @@ class SelectorResource(dg.ConfigurableResource):
         """Whether this is the small sample model, whose probes are fewer and shorter by default."""
         return self.source == SAMPLE
 
-    @property
-    def plan(self) -> ProbePlan:
-        """The default sizes of head detection and of its evidence, for the sample model or as in the paper."""
-        return SAMPLE_PLAN if self.is_sample else PAPER_PLAN
+    def default_plan(self, device: str) -> PlanName:
+        """The sizes of head detection where none were asked for: small for the sample, else by the type of device."""
+        return "small" if self.is_sample else plan_for(device)
 
     def resolved(self) -> str:
         """The source as a path or hub id; the sample model is fetched first where it is asked for."""

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
 _MOST_ROWS, _MOST_DOTS = 10, 3_000  # domains, and documents of each, in a picture of dots
 _BLUE, _ORANGE, _GREY = "#3b6ea8", "#d9822b", "#b8bec6"
+# Colour and hatch of a state: neither alone tells any two apart that are easily taken for each other.
+_STATES = {
+    "current": (_BLUE, ""),
+    "running": ("#4f9d69", "||||"),
+    "stale": (_ORANGE, "////"),
+    "missing": ("#d8dce2", ""),
+    "failed": ("#b03a3a", "xxxx"),
+    "not indexed": ("#f4f5f7", "...."),
+    "source gone": ("#5b5f66", "----"),
+}
 _PALETTE = [_BLUE, _ORANGE, "#4f9d69", "#b03a3a", "#7d5ba6", "#8a6d3b", "#d4719c", "#5b5f66", "#a8b13b", "#3fa7b5"]
+
+
+_READABLE = 0.06  # of the longest bar: the narrowest part that a number fits into
 
 
 def head_heat_map(scores_LH: np.ndarray, retrieval_heads: Sequence[Head]) -> dg.MarkdownMetadataValue:
@@ -58,12 +71,16 @@ def answer_loss_bars(losses: Mapping[str, float]) -> dg.MarkdownMetadataValue:
     return _markdown(figure, "answer loss under each mask")
 
 
-def score_histogram(scores: np.ndarray, *, tokens: int) -> dg.MarkdownMetadataValue:
-    """Distribution of attention influence scores; the 1 % tails are gathered at the edges."""
+def score_histogram(scores: np.ndarray, *, tokens: int, cut: float | None = None) -> dg.MarkdownMetadataValue:
+    """Distribution of attention influence scores; the 1 % tails are gathered at the edges.
+
+    `cut`: the domain's threshold, where there is one; what it keeps has another colour and hatches.
+    """
     figure = _figure(5.5, 2.6)
     axes = figure.subplots()
-    _histogram(axes, scores, edges=_bin_edges(scores))
-    axes.set_xlabel("attention influence score")
+    _histogram(axes, scores, edges=_bin_edges(scores, through=cut), cut=cut)
+    kept = "" if cut is None else f"; hatched: kept by the last threshold, {cut:.4f}"
+    axes.set_xlabel(f"attention influence score{kept}")
     axes.set_title(f"{len(scores):,} documents, {tokens:,} tokens", fontsize=9, loc="left")
     return _markdown(figure, "histogram of attention influence scores")
 
@@ -87,7 +104,7 @@ def score_distributions(
             fontsize=9,
             loc="left",
         )
-    panels[-1].set_xlabel("attention influence score; orange is selected")
+    panels[-1].set_xlabel("attention influence score; orange and hatched is selected")
     return _markdown(figure, "attention influence scores per domain with the score threshold")
 
 
@@ -137,20 +154,47 @@ def _medians(values: np.ndarray, scores: np.ndarray) -> tuple[list[float], list[
 
 
 def coverage_bars(shards: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
-    """Shards of each domain by state, as stacked bars."""
-    colours = [_BLUE, "#4f9d69", _ORANGE, _GREY, "#b03a3a", "#d8dce2", "#5b5f66"]
-    figure = _figure(6.0, 0.4 * len(shards) + 1.2)
+    """Shards of each domain by state, as stacked bars on one scale.
+
+    States differ in colour and hatch, and every count is written: in its part of the bar, or where that is too narrow
+    below the bar, with its state.
+    """
+    figure = _figure(6.5, 0.6 * len(shards) + 1.3)
     axes = figure.subplots()
     domains = sorted(shards, reverse=True)
-    left = np.zeros(len(domains))
-    for state, colour in zip(dict.fromkeys(s for counts in shards.values() for s in counts), colours, strict=False):
+    longest = max((sum(counts.values()) for counts in shards.values()), default=0)
+    left, narrow = np.zeros(len(domains)), dict[str, list[str]]()
+    for state in dict.fromkeys(state for counts in shards.values() for state in counts):
         counts = np.array([shards[domain][state] for domain in domains])
         if counts.any():
-            axes.barh(domains, counts, left=left, color=colour, label=state)
+            colour, hatch = _STATES[state]
+            bars = axes.barh(
+                domains,
+                counts,
+                0.6,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                label=state,
+                edgecolor="#3d4148",
+                linewidth=0.6,
+            )
+            for domain, bar, count in zip(domains, bars, counts, strict=True):
+                if count >= _READABLE * longest:
+                    around = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+                    centre = (bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2)
+                    axes.annotate(f"{count:,}", centre, ha="center", va="center", fontsize=8, bbox=around)
+                elif count:
+                    narrow.setdefault(domain, []).append(f"{count:,} {state}")
         left = left + counts
-    axes.set(xlabel="shards")
-    if shards:
-        figure.legend(loc="outside upper center", ncols=7, fontsize=8, frameon=False)
+    for place, domain in enumerate(domains):
+        if domain in narrow:
+            axes.annotate(", ".join(narrow[domain]), (0, place - 0.33), fontsize=7, va="top")
+    axes.set(xlabel="shards", xlim=(0, longest * 1.03 or 1), ylim=(-0.65, len(domains) - 0.6))
+    _integer_ticks(axes.xaxis)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if longest:
+        figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return _markdown(figure, "shards of each domain by the state of their scores")
 
 
@@ -208,7 +252,9 @@ def _histogram(axes: Axes, scores: np.ndarray, *, edges: np.ndarray, cut: float 
     finite = scores[np.isfinite(scores)].clip(edges[0], edges[-1])
     counts, _ = np.histogram(finite, edges)
     kept = np.zeros(len(counts), bool) if cut is None else edges[:-1] >= cut
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=np.where(kept, _ORANGE, _BLUE))
+    bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=np.where(kept, _ORANGE, _BLUE))
+    for bar, is_kept in zip(bars, kept, strict=True):
+        bar.set(hatch="////" if is_kept else None, edgecolor="white", linewidth=0.0)
     axes.set_ylabel("documents")
     _integer_ticks(axes.yaxis)
 

@@ -35,6 +35,7 @@ _ASSETS = [
     *_FEATURES,
     *_SELECTION,
     *_LOOKS,
+    "lake_maintenance",
 ]
 _INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
@@ -54,7 +55,7 @@ class WholeRun:
 def materialize_everything(
     project: dg.Definitions, instance: dg.DagsterInstance, *, run_config: RunConfig | None = None, say: Told
 ) -> WholeRun:
-    """Index every shard, build the selector, preview the cost, score every shard, compute features, select and mix.
+    """Index every shard, build the selector, score every shard, compute features, select and mix, maintain the lake.
 
     `run_config` is Dagster's, of any of these assets; each run gets the part of it that concerns its assets. A shard
     that fails is passed over, and told of in the end; where a whole stage fails the ones after it are not begun.
@@ -114,6 +115,8 @@ def materialize_everything(
     say("selection and mix")
     came.selected = materialize(_SELECTION).success
     materialize(["score_coverage", *(_LOOKS if came.selected else ())])
+    say("maintenance")
+    materialize(["lake_maintenance"])
     return came
 
 

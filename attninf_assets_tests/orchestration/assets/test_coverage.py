@@ -190,6 +190,39 @@ def test_the_preview_is_what_the_run_then_takes(pipeline: Pipeline, monkeypatch:
     assert (nothing["documents"], nothing["tokens"], nothing["device_hours"], nothing["money"]) == (0, 0, 0.0, 0.0)
 
 
+def test_the_first_preview_knows_the_rates_of_a_trial_and_names_the_document_that_stands_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_DEVICE_HOUR_PRICE", "3.5")
+    pipeline = build_pipeline(tmp_path, monkeypatch)
+    pipeline.write_shard("notes.first", ["a line of a few words. " * 40, *["a few words."] * 5])
+    for key in SHARDS:
+        pipeline.run(["raw_corpus"], key)
+    heads = materialized(pipeline.run(SELECTOR, config=PROBES), "retrieval_heads")
+    preview = materialized(pipeline.run(["rescoring_preview"]), "rescoring_preview")
+    assert preview["tokens_per_second"] == heads["tokens_per_second"] > 0
+    assert "when the selector was made" in preview["measured_on"]
+    rows = {row["domain"]: row for row in table(preview["by_domain"])}
+    assert {domain: row["documents"] for domain, row in rows.items()} == {"letters": 50, "notes": 6}
+    assert preview["tokens"] == sum(int(row["tokens"].replace(",", "")) for row in rows.values())
+    assert preview["money"] == pytest.approx(3.5 * preview["tokens"] / heads["tokens_per_second"] / 3600, rel=0.01)
+    documents = pipeline.rows("documents")
+    giant = documents.sort("n_bytes")[-1]
+    share = giant["n_bytes"].item() / documents["n_bytes"].sum()
+    assert preview["stands_out"].startswith(
+        f"1 document holds a tenth or more of the bytes to score: notes.first-0 in notes.first ({share:.0%}, "
+    )
+    assert table(preview["largest_documents"])[0]["doc_id"] == "notes.first-0"
+    again = materialized(pipeline.run(SELECTOR, config=PROBES), "retrieval_heads")
+    assert again["trial"] == heads["trial"]  # remembered, not made again
+    shown = materialized(pipeline.run(["score_coverage"]), "score_coverage")
+    assert shown["tokens_left"] == preview["tokens"]
+    assert "rate not measured yet" not in shown["state"]
+    for key in SHARDS:
+        pipeline.run(["attention_influence_scores"], key)
+    assert preview["tokens"] == pytest.approx(pipeline.rows("scores")["n_tokens"].sum(), rel=0.05)
+
+
 def test_what_scoring_ran_at_and_cost_is_shown_per_shard_and_together(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +285,8 @@ def test_a_cost_that_was_never_measured_is_unknown_and_a_budget_refuses_it(
     pipeline = build_pipeline(tmp_path, monkeypatch)
     pipeline.run(["raw_corpus"], SHARDS[0])
     pipeline.run(SELECTOR, config=PROBES)
+    (trial,) = Path(pipeline.lake.root.uri).glob("selectors/trials/*.json")
+    trial.unlink()
     preview = materialized(pipeline.run(["rescoring_preview"]), "rescoring_preview")
     assert (preview["documents"], preview["tokens"], preview["money"]) == (25, "unknown", "unknown")
     monkeypatch.setenv("ATTNINF_BUDGET", "5")

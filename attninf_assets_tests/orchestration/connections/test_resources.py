@@ -11,7 +11,6 @@ import attninf_assets
 from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
-from attninf_assets.selector.probe_plan import PAPER, SAMPLE
 from attninf_assets.store.filesystems import options_now
 
 
@@ -30,7 +29,7 @@ def test_without_any_setting_everything_is_the_sample_under_the_working_director
     assert isinstance(lake, LakeResource)
     assert isinstance(selector, SelectorResource)
     assert lake.storage_root().uri == str(tmp_path / "data")
-    assert selector.plan == SAMPLE
+    assert [selector.default_plan(device) for device in ("cpu", "mps", "cuda")] == ["small"] * 3
     assert list(tmp_path.iterdir()) == []  # nothing is fetched or written until something is materialized
 
 
@@ -181,11 +180,13 @@ def test_a_wrong_corpus_file_stops_the_definitions_naming_file_field_and_value(
         definitions()
 
 
-def test_a_model_directory_gets_the_papers_probe_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_directory_gets_the_papers_probe_plan_where_there_is_a_device_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ATTNINF_SELECTOR", str(tmp_path))
     selector = resources_from(read_settings())["selector"]
     assert isinstance(selector, SelectorResource)
-    assert selector.plan == PAPER
+    assert [selector.default_plan(device) for device in ("cpu", "mps", "cuda")] == ["small", "small", "paper"]
     assert selector.resolved() == str(tmp_path)
 
 
