@@ -320,7 +320,7 @@ VICTIMS = {
     "first follow": Victim(_follow, ("scores", *_SELECTOR), _runs_to_follow),
     "selection": Victim(_select, _SELECTION, _other_scores),
     "first selection": Victim(_select, ("documents", "scores", "scoring_runs", *_SELECTOR)),
-    "bands": Victim(_bands, ("scores", "score_bands", *_SELECTOR), _other_scores),
+    "bands": Victim(_bands, ("scores", "scoring_runs", "score_bands", *_SELECTOR), _other_scores),
     "mix": Victim(_mix, _MIX),
     "damaged mix": Victim(_mix_again, _MIX, _damaged_mix),
     "maintenance": Victim(maintain, _SCORES, _many_commits, aged=True),
