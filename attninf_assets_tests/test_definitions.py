@@ -11,10 +11,13 @@ from attninf_assets.definitions import definitions
 
 GROUPS = {
     "raw_corpus": "corpus",
+    "document_features": "corpus",
+    "near_duplicates": "corpus",
     "selector_model": "selector",
     "retrieval_probes": "selector",
     "retrieval_heads": "selector",
     "attention_influence_scores": "scores",
+    "score_confounders": "scores",
     "score_thresholds": "selection",
     "selected_subset": "selection",
     "score_bands": "selection",
@@ -24,6 +27,9 @@ GROUPS = {
 EDGES = {
     "raw_corpus": {"source_files"},
     "quarantine": {"raw_corpus"},
+    "document_features": {"raw_corpus"},
+    "near_duplicates": {"raw_corpus", "document_features"},
+    "score_confounders": {"attention_influence_scores", "document_features", "near_duplicates"},
     "selector_model": {"pretrained_model"},
     "retrieval_probes": {"source_files", "selector_model"},
     "retrieval_heads": {"selector_model", "retrieval_probes"},
@@ -71,7 +77,8 @@ def test_device_work_queues_in_one_pool_and_other_work_does_not() -> None:
         if asset.keys and len(asset.keys) == 1
     }
     assert pools["attention_influence_scores"] == pools["retrieval_heads"] == {"gpu"}
-    assert not any(pools[name] for name in ("raw_corpus", "score_thresholds", "selected_subset"))
+    assert not any(pools[name] for name in ("raw_corpus", "score_thresholds", "selected_subset", "score_confounders"))
+    assert pools["document_features"] == pools["near_duplicates"] == {"document_features"}
     assert pools["training_corpus"] == {"training_corpus"}  # one writer at a time
 
 

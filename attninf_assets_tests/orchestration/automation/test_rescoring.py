@@ -303,7 +303,11 @@ def test_nightly_selection_waits_with_the_stale_scores(story: Story, monkeypatch
 
 def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNINF_RESCORE", "on_demand")
-    assert [sensor.name for sensor in definitions().sensors or []] == ["new_shards", "coverage_watch"]
+    assert [sensor.name for sensor in definitions().sensors or []] == [
+        "new_shards",
+        "coverage_watch",
+        "feature_renewal",
+    ]
     story.shards(*ALL)
     story.made("retrieval_heads", version="heads 1")
     assert story.tick() == {}
@@ -312,7 +316,8 @@ def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch:
 def test_rescoring_is_off_until_it_is_turned_on_and_ingestion_is_on() -> None:
     states = {sensor.name: sensor.default_status for sensor in definitions().sensors or []}
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
-    assert states == {"new_shards": running, "coverage_watch": running, "rescoring": stopped}
+    always = dict.fromkeys(["new_shards", "coverage_watch", "feature_renewal"], running)
+    assert states == {**always, "rescoring": stopped}
 
 
 def test_an_unknown_policy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
