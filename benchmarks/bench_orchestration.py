@@ -258,7 +258,7 @@ def _coverage(instance: dg.DagsterInstance, folder: Path, keys: list[str]) -> No
         "selector_fingerprint": ["earlier"] * n,
         "scored_at": [datetime(2026, 1, 1, tzinfo=UTC)] * n,
     }
-    source = {"source_uri": ["file"] * n, "source_row": [0] * n, "n_bytes": [400] * n}
+    source = {"source_uri": ["file"] * n, "source_row": [0] * n, "n_bytes": [400] * n, "source_version": ["1"] * n}
     with measured(f"(preparation: {n:,} shards in the tables)"):
         lake.replace("documents", pa.table({**columns, **source}))
         lake.replace("scores", pa.table({**columns, **score}))

@@ -96,7 +96,7 @@ def measured_rates(connection: duckdb.DuckDBPyConnection, root: Root, *, selecto
     if (by_ours := _speed(connection, "=", selector_fingerprint)) is not None:
         return Rates(of_all, by_ours[0], of_domain, f"{by_ours[1]} by this selector")
     if trial is not None:
-        on = f"{trial.documents:,} documents when the selector was made, loading and storage left out"
+        on = f"{trial.told_documents} when the selector was made, loading and storage left out"
         return Rates(of_all, trial.tokens_per_second, of_domain, on)
     if (by_others := _speed(connection, "<>", selector_fingerprint)) is not None:
         return Rates(of_all, by_others[0], of_domain, f"{by_others[1]} by other selectors")

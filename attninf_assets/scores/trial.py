@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "read_trial", "try_selector"]
 
-_SECONDS = 5.0  # that scoring takes about
+_SECONDS = 8.0  # that scoring takes about
 _BUDGETS = 8  # packs' worth of tokens at most
 _CHARACTERS = 4_000  # of a document that is scored
 _LOG = logging.getLogger(__name__)
@@ -42,6 +42,11 @@ class Trial:
         """Of one device."""
         return self.tokens / self.seconds
 
+    @property
+    def told_documents(self) -> str:
+        """How many, in words."""
+        return "1 document" if self.documents == 1 else f"{self.documents:,} documents"
+
     def holds_for(self, *, device: str, torch_version: str, domains: Set[str]) -> bool:
         """Whether it was made there, by this version of torch, with texts of all of these domains."""
         return (self.device, self.torch) == (device, torch_version) and domains <= self.bytes_per_token.keys()
@@ -53,7 +58,7 @@ class Trial:
     def __str__(self) -> str:
         by_domain = ", ".join(f"{domain} {rate:.2f}" for domain, rate in self.bytes_per_token.items())
         return (
-            f"{self.documents:,} documents of {self.tokens:,} tokens scored in {self.seconds:.1f} s, "
+            f"{self.told_documents} of {self.tokens:,} tokens scored in {self.seconds:.1f} s, "
             f"{self.tokens_per_second:,.0f} tokens/s; bytes per token: {by_domain}"
         )
 

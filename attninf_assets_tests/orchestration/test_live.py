@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
+from attninf_assets.mixture.manifest import Manifest
 from attninf_assets.orchestration.runs.liveness import is_dead
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.stored import current_fingerprint
@@ -101,6 +102,11 @@ def scoring_process(instance: dg.DagsterInstance) -> tuple[str, int] | None:
     return None
 
 
+def mixed_by(pipeline: Pipeline) -> str:
+    """The selector whose selection is in the training corpus."""
+    return str(Manifest.read(pipeline.lake.root).provenance["selector_fingerprint"])
+
+
 def coverage(live: Live, pipeline: Pipeline) -> dict[str, int]:
     """Shards by state, those that there are, as the webserver shows them after a renewal."""
     pipeline.run(["score_coverage"])
@@ -116,7 +122,8 @@ def test_a_night_in_which_much_goes_wrong_is_told_as_it_was(with_a_broken_shard:
         first = shards_land_one_of_them_broken(live, pipeline)
         it_is_replaced_by_what_another_held(live, pipeline)
         second = the_selector_changes_and_a_run_is_killed(live, pipeline, first)
-        live.wait("selection and mix", lambda: pipeline.lake.root.exists("training_corpus/manifest.json"))
+        live.wait("selection", lambda: set(pipeline.rows("selected_subset")["selector_fingerprint"]) == {second})
+        live.wait("the mix", lambda: mixed_by(pipeline) == second)
         assert coverage(live, pipeline) == {"current": 3}
         assert shown(live, "score_coverage")["state"].startswith(
             f"**Every indexed document is scored by `{second[:12]}`**"
@@ -169,8 +176,9 @@ def the_selector_changes_and_a_run_is_killed(live: Live, pipeline: Pipeline, fir
     assert second != first
     killed, process = live.wait("a scoring run at work", lambda: scoring_process(instance))
     os.kill(process, signal.SIGKILL)
-    assert coverage(live, pipeline).keys() <= {"stale", "running", "current"}
+    assert coverage(live, pipeline).keys() <= {"stale", "running", "current", "failed"}
     told = shown(live, "score_coverage")
+    assert all("killed" in row["reason"] for row in told.get("failed", []))  # until it is launched again
     assert told["state"].startswith(f"**Rescoring: `{first[:12]}` → `{second[:12]}`**") or told["shards_current"] == 3
     live.wait("scores by the new selector", lambda: scored_by(pipeline) == {key: {second} for key in RESHARDED})
     live.wait("all of them", lambda: not scorings(instance) < done + Counter(RESHARDED))
