@@ -27,7 +27,7 @@ EDGES = {
     "retrieval_heads": {"selector_model", "retrieval_probes"},
     "attention_influence_scores": {"raw_corpus", "retrieval_heads"},
     "scoring_runs": {"attention_influence_scores"},
-    "score_thresholds": {"raw_corpus", "attention_influence_scores"},
+    "score_thresholds": {"raw_corpus", "attention_influence_scores", "selection_definitions"},
     "selected_subset": {"attention_influence_scores", "score_thresholds"},
     "training_corpus": {"raw_corpus", "attention_influence_scores", "selected_subset"},
 }

@@ -1,19 +1,18 @@
-"""Computation of the exact cut of every domain, in memory that does not grow with the corpus.
+"""Computation of exact cuts through ranked documents, in memory that does not grow with the corpus.
 
-Nor does it depend on how the scores are spread. Scores are counted in bins of their float64 bit pattern read as an
-integer: an order that needs no range, so neither outliers nor a narrow range blur it. The bin in which a domain reaches
-its target is looked at again in finer bins, until few documents are left in it or all of them have one score. Where
-many have one score, they are counted in bins of their doc_id's bytes, past what all of them begin with, and so on. Only
-the few that are left in the end are sorted. Every pass is one scan for all domains, and reads little where few scores
-are in question.
+Nor does it depend on how the keys are spread by which documents are ranked. Keys are counted in bins of their float64
+bit pattern read as an integer: an order that needs no range, so neither outliers nor a narrow range blur it. The bin in
+which a part reaches its target is looked at again in finer bins, until few documents are left in it or all of them have
+one key. Where many have one key, they are counted in bins of their doc_id's bytes, past what all of them begin with,
+and so on. Only the few that are left in the end are sorted. Every pass is one scan for all cuts, and reads little where
+few keys are in question and the key is a stored column.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import groupby, takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,33 +24,26 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Cut", "find_cuts"]
+__all__ = ["Amount", "Cut", "Part", "Ranking", "Wanted", "find_cuts"]
 _FIRST_SHIFT = 44  # 256 bins per power of two: some thousand bins for the scores of a domain
 _ID_BYTES = 2  # of a doc_id in a pass by doc_id: at most some 65,536 bins
-_FEW = 200_000  # documents of a domain that may be sorted without a finer pass
-_BY_SCORE = "ordinal >> shift"
+_FEW = 200_000  # documents in question for one cut that may be sorted without a finer pass
+_BY_KEY = "ordinal >> shift"
 _BY_ID = f"encode(doc_id)[skip + 1 : skip + {_ID_BYTES}]"
-# `ordinal`: the bits of the score as an integer that orders as the score does, 0 for both zeros.
+# `ordinal`: the bits of the key as an integer that orders as the key does, 0 for both zeros.
 _COUNTED = """(
-    SELECT domain, doc_id, n_tokens, score,
+    SELECT domain, part, doc_id, n_tokens, key,
            CASE WHEN bits >= 0 THEN bits ELSE -9223372036854775808 - bits END AS ordinal
-    FROM (SELECT *, score::BIT::BIGINT AS bits FROM scores
-          WHERE selector_fingerprint = $fingerprint AND isfinite(score) {among})
+    FROM (SELECT *, key::BIT::BIGINT AS bits FROM {rows} WHERE isfinite(key) {among})
 )"""
-_BINS_BITS = 12  # a pass by score splits what is in question into some 4,096
+_BINS_BITS = 12  # a pass by key splits what is in question into some 4,096
 
 
-@dataclass(frozen=True)
-class Cut:
-    """The last document selected in a domain, and how many documents and tokens are selected with it."""
+class Part(NamedTuple):
+    """What is cut by itself: a domain, or one of its parts, as a band of lengths is."""
 
     domain: str
-    score: float
-    doc_id: str
-    n_documents: int  # with a finite score
-    n_selected: int
-    tokens_total: int
-    tokens_selected: int
+    number: int = 0
 
 
 class Amount(NamedTuple):
@@ -62,13 +54,41 @@ class Amount(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """Documents to be ranked: a SQL relation of domain, part (a number), doc_id, n_tokens and key, a float64 by which
+    they are ordered, highest first; equal keys by doc_id. Documents whose key is null or not finite do not count."""
+
+    rows: str
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How far down a part a cut is to be: at the document with which that many documents or tokens are reached."""
+
+    part: Part
+    target: int  # at least 1
+    by_tokens: bool
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The last document above a cut, and how many documents and tokens there are down to it."""
+
+    part: Part
+    key: float
+    doc_id: str
+    kept: Amount
+
+
+@dataclass(frozen=True)
 class Question:
     """The range of documents, in descending order, among which the cut of a domain must be; narrowed pass by pass.
 
-    Documents are ordered by (score, doc_id). An ordinal is a score's bit pattern read as an integer.
+    Documents are ordered by (key, doc_id). An ordinal is a key's bit pattern read as an integer.
     """
 
-    whole: Amount  # the domain
+    part: Part
     target: int  # documents or tokens down to the cut, the last document included
     by_tokens: bool
     above: Amount  # what comes before the documents in question
@@ -92,8 +112,8 @@ class Question:
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     @property
-    def one_score(self) -> bool:
-        """Whether all documents in question have one score."""
+    def one_key(self) -> bool:
+        """Whether all documents in question have one key."""
         return self.low == self.high
 
     @property
@@ -103,19 +123,24 @@ class Question:
 
 
 def find_cuts(
-    connection: duckdb.DuckDBPyConnection, fingerprint: str, fraction: float, *, by_tokens: bool
-) -> list[Cut]:
-    """The cuts of all domains in the view `scores`, by domain.
+    connection: duckdb.DuckDBPyConnection,
+    ranking: Ranking,
+    wanted: Callable[[Mapping[Part, Amount]], Sequence[Wanted]],
+) -> tuple[dict[Part, Amount], list[Cut]]:
+    """The ranked documents and tokens of every part, and the cuts that `wanted` asks for when it is told of them.
 
     Raises ValueError for a counted document without tokens, and for one that occurs again right after a cut.
     """
-    params = {"fingerprint": fingerprint}
-    questions = _begin(connection, params, Fraction(str(fraction)), by_tokens=by_tokens)
-    while many := {name: one for name, one in questions.items() if one.inside > _FEW and not one.one_score}:
-        questions |= _narrow(connection, params, many, _BY_SCORE)
+    bins = _first_bins(connection, ranking)
+    parts = {part: _whole(part, rows) for part, rows in bins.items()}
+    questions = {
+        number: _begin(one, parts[one.part], bins[one.part]) for number, one in enumerate(wanted(parts), start=1)
+    }
+    while many := {name: one for name, one in questions.items() if one.inside > _FEW and not one.one_key}:
+        questions |= _narrow(connection, ranking, many, _BY_KEY)
     while many := {name: one for name, one in questions.items() if one.inside > _FEW and not one.one_id}:
-        questions |= _narrow(connection, params, many, _BY_ID)
-    return _finish(connection, params, questions) if questions else []
+        questions |= _narrow(connection, ranking, many, _BY_ID)
+    return parts, _finish(connection, ranking, questions) if questions else []
 
 
 def narrowed(question: Question, bins: pa.Table) -> Question:
@@ -142,65 +167,71 @@ def _reached(question: Question, above: Amount, documents: np.ndarray, tokens: n
     return index if index < len(weights) else None, before
 
 
-def _begin(
-    connection: duckdb.DuckDBPyConnection, params: dict[str, str], fraction: Fraction, *, by_tokens: bool
-) -> dict[str, Question]:
-    """Of every domain, the coarse bin of scores that holds its cut."""
+def _first_bins(connection: duckdb.DuckDBPyConnection, ranking: Ranking) -> dict[Part, pa.Table]:
+    """Of every part, its documents in coarse bins of keys, highest first."""
     bins = connection.sql(
         f"""
-        SELECT domain, ordinal >> {_FIRST_SHIFT} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
+        SELECT domain, part, ordinal >> {_FIRST_SHIFT} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
                min(n_tokens) AS fewest, min(ordinal) AS low, max(ordinal) AS high,
                NULL::VARCHAR AS first_id, NULL::VARCHAR AS last_id
-        FROM {_COUNTED.format(among="")} GROUP BY ALL ORDER BY domain, bin DESC
+        FROM {_COUNTED.format(rows=ranking.rows, among="")} GROUP BY ALL ORDER BY domain, part, bin DESC
         """,
-        params=params,
-    ).to_arrow_reader()
-    questions = {}
-    for domain, rows in _runs([bins.read_all().combine_chunks()]):
-        if pc.min(rows["fewest"]).as_py() < 1:
-            raise ValueError(f"scores: domain {domain!r} has a document with a score but without tokens")
-        whole = Amount(pc.sum(rows["documents"]).as_py(), pc.sum(rows["tokens"]).as_py())
-        total = whole.tokens if by_tokens else whole.documents
-        target = -(-fraction.numerator * total // fraction.denominator)  # rounded up
-        low, high = pc.min(rows["low"]).as_py(), pc.max(rows["high"]).as_py()
-        everything = Question(whole, target, by_tokens, Amount(0, 0), whole.documents, low, high, None, None)
-        questions[domain] = narrowed(everything, rows)
-    return questions
+        params=dict(ranking.params),
+    ).to_arrow_table()
+    return {
+        Part(domain, number): rows
+        for domain, of_domain in _runs([bins.combine_chunks()], "domain")
+        for number, rows in _runs([of_domain], "part")
+    }
+
+
+def _whole(part: Part, bins: pa.Table) -> Amount:
+    if pc.min(bins["fewest"]).as_py() < 1:
+        raise ValueError(f"scores: domain {part.domain!r} has a document with a score but without tokens")
+    return Amount(pc.sum(bins["documents"]).as_py(), pc.sum(bins["tokens"]).as_py())
+
+
+def _begin(wanted: Wanted, whole: Amount, bins: pa.Table) -> Question:
+    """The question narrowed to the coarse bin that holds the cut."""
+    assert 1 <= wanted.target <= (whole.tokens if wanted.by_tokens else whole.documents), wanted
+    low, high = pc.min(bins["low"]).as_py(), pc.max(bins["high"]).as_py()
+    everything = Question(
+        wanted.part, wanted.target, wanted.by_tokens, Amount(0, 0), whole.documents, low, high, None, None
+    )
+    return narrowed(everything, bins)
 
 
 def _narrow(
-    connection: duckdb.DuckDBPyConnection, params: dict[str, str], questions: Mapping[str, Question], by: str
-) -> dict[str, Question]:
+    connection: duckdb.DuckDBPyConnection, ranking: Ranking, questions: Mapping[int, Question], by: str
+) -> dict[int, Question]:
     """The questions narrowed to one of the bins that the expression `by` gives, which are in the order of documents."""
-    relation, bounds = _in_question(questions)
+    relation, params = _in_question(ranking, questions)
     bins = connection.sql(
         f"""
-        SELECT domain, {by} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
+        SELECT question, {by} AS bin, count(*) AS documents, sum(n_tokens)::BIGINT AS tokens,
                min(ordinal) AS low, max(ordinal) AS high, min(doc_id) AS first_id, max(doc_id) AS last_id
-        FROM {relation} GROUP BY ALL ORDER BY domain, bin DESC
+        FROM {relation} GROUP BY ALL ORDER BY question, bin DESC
         """,
-        params=params | bounds,
-    ).to_arrow_reader()
-    runs = _runs([bins.read_all().combine_chunks()])
-    return {domain: narrowed(questions[domain], rows) for domain, rows in runs}
+        params=params,
+    ).to_arrow_table()
+    runs = _runs([bins.combine_chunks()], "question")
+    return {number: narrowed(questions[number], rows) for number, rows in runs}
 
 
-def _finish(
-    connection: duckdb.DuckDBPyConnection, params: dict[str, str], questions: Mapping[str, Question]
-) -> list[Cut]:
+def _finish(connection: duckdb.DuckDBPyConnection, ranking: Ranking, questions: Mapping[int, Question]) -> list[Cut]:
     """The cuts, by sorting the documents still in question."""
-    relation, bounds = _in_question(questions)
+    relation, params = _in_question(ranking, questions)
     documents = connection.sql(
-        f"SELECT domain, score, doc_id, n_tokens FROM {relation} ORDER BY domain, ordinal DESC, doc_id DESC",
-        params=params | bounds,
+        f"SELECT question, key, doc_id, n_tokens FROM {relation} ORDER BY question, ordinal DESC, doc_id DESC",
+        params=params,
     ).to_arrow_reader(65_536)
     return [
-        _cut(domain, questions[domain], (rows for _, rows in pieces))
-        for domain, pieces in groupby(_runs(documents), key=itemgetter(0))
+        _cut(questions[number], (rows for _, rows in pieces))
+        for number, pieces in groupby(_runs(documents, "question"), key=itemgetter(0))
     ]
 
 
-def _cut(domain: str, question: Question, pieces: Iterator[pa.RecordBatch]) -> Cut:
+def _cut(question: Question, pieces: Iterator[pa.RecordBatch]) -> Cut:
     """The cut among the documents in question, in descending order. Raises ValueError if the next one is the same."""
     above = question.above
     for rows in pieces:
@@ -208,57 +239,52 @@ def _cut(domain: str, question: Question, pieces: Iterator[pa.RecordBatch]) -> C
         index, above = _reached(question, above, np.ones(len(tokens), dtype=np.int64), tokens)
         if index is None:
             continue
-        score, doc_id = rows["score"][index].as_py(), rows["doc_id"][index].as_py()
+        key, doc_id = rows["key"][index].as_py(), rows["doc_id"][index].as_py()
         following = rows.slice(index + 1, 1) if index + 1 < len(tokens) else next(pieces, None)
-        if following is not None and (following["score"][0].as_py(), following["doc_id"][0].as_py()) == (score, doc_id):
-            raise ValueError(f"scores: document {doc_id!r} of domain {domain!r} occurs more than once")
-        return Cut(
-            domain=domain,
-            score=score + 0.0,  # one zero
-            doc_id=doc_id,
-            n_documents=question.whole.documents,
-            n_selected=above.documents + 1,
-            tokens_total=question.whole.tokens,
-            tokens_selected=above.tokens + int(tokens[index]),
-        )
+        if following is not None and (following["key"][0].as_py(), following["doc_id"][0].as_py()) == (key, doc_id):
+            raise ValueError(f"scores: document {doc_id!r} of domain {question.part.domain!r} occurs more than once")
+        kept = Amount(above.documents + 1, above.tokens + int(tokens[index]))
+        return Cut(question.part, key + 0.0, doc_id, kept)  # + 0.0: one zero
     raise AssertionError("what is in question holds the cut")
 
 
-def _in_question(questions: Mapping[str, Question]) -> tuple[str, dict[str, Any]]:
-    """The documents still in question with each domain's `shift` and `skip`, as a relation and its parameters."""
+def _in_question(ranking: Ranking, questions: Mapping[int, Question]) -> tuple[str, dict[str, Any]]:
+    """The documents still in question with each question's `shift` and `skip`, as a relation and its parameters."""
     rows: list[str] = []
     bounds: dict[str, Any] = {}
-    for number, (domain, one) in enumerate(questions.items()):
+    for number, one in questions.items():
         names = [f"domain_{number}", f"first_{number}", f"last_{number}"]
-        bounds |= dict(zip(names, (domain, one.first_id, one.last_id), strict=True))
-        texts = ", ".join(f"${name}::VARCHAR" for name in names)
-        rows.append(f"({texts}, {one.low}::BIGINT, {one.high}::BIGINT, {one.shift}, {one.skip})")
-    # said again for all domains together, as what a scan can skip row groups by
+        bounds |= dict(zip(names, (one.part.domain, one.first_id, one.last_id), strict=True))
+        domain, first, last = (f"${name}::VARCHAR" for name in names)
+        numbers = f"{one.low}::BIGINT, {one.high}::BIGINT, {one.shift}, {one.skip}"
+        rows.append(f"({number}, {domain}, {one.part.number}, {first}, {last}, {numbers})")
+    # said again for all together, as what a scan can skip row groups by
     lowest, highest = min(one.low for one in questions.values()), max(one.high for one in questions.values())
-    bounds |= {"lowest": _score(lowest), "highest": _score(highest)}
+    bounds |= {"lowest": _key(lowest), "highest": _key(highest)}
+    columns = "question, domain, part, first_id, last_id, low, high, shift, skip"
     relation = f"""
-        {_COUNTED.format(among="AND score BETWEEN $lowest AND $highest")} AS counted
-        JOIN (VALUES {", ".join(rows)}) AS asked(domain, first_id, last_id, low, high, shift, skip) USING (domain)
+        {_COUNTED.format(rows=ranking.rows, among="AND key BETWEEN $lowest AND $highest")} AS counted
+        JOIN (VALUES {", ".join(rows)}) AS asked({columns}) USING (domain, part)
         WHERE ordinal BETWEEN low AND high AND (first_id IS NULL OR doc_id BETWEEN first_id AND last_id)
     """
-    return relation, bounds
+    return relation, {**ranking.params, **bounds}
 
 
-def _score(ordinal: int) -> float:
-    """The score with that ordinal."""
-    (score,) = struct.unpack("<d", struct.pack("<q", ordinal if ordinal >= 0 else -(2**63) - ordinal))
-    return float(score)
+def _key(ordinal: int) -> float:
+    """The key with that ordinal."""
+    (key,) = struct.unpack("<d", struct.pack("<q", ordinal if ordinal >= 0 else -(2**63) - ordinal))
+    return float(key)
 
 
-def _runs(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[tuple[str, pa.RecordBatch | pa.Table]]:
-    """The rows of each domain, in pieces, from batches ordered by domain."""
+def _runs(batches: Iterable[pa.RecordBatch | pa.Table], column: str) -> Iterator[tuple[Any, pa.RecordBatch | pa.Table]]:
+    """The rows of each value of the column, in pieces, from batches ordered by it."""
     for batch in batches:
-        domains = batch["domain"]
-        if isinstance(domains, pa.ChunkedArray):
-            domains = domains.combine_chunks()
+        values = batch[column]
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
         begin = 0
-        for run in pc.run_end_encode(domains).run_ends.to_pylist() if len(domains) else []:
-            yield domains[begin].as_py(), batch.slice(begin, run - begin)
+        for run in pc.run_end_encode(values).run_ends.to_pylist() if len(values) else []:
+            yield values[begin].as_py(), batch.slice(begin, run - begin)
             begin = run
 
 

@@ -15,7 +15,6 @@ from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.mixture.manifest import CORPUS_DIRECTORY
 from attninf_assets.orchestration.assets import maintenance
 from attninf_assets.orchestration.assets.mixture import MixConfig
-from attninf_assets.orchestration.assets.selection import SelectionConfig, score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.orchestration.automation.retirement import RetirementConfig, retire
 from attninf_assets.scores.runs import ScoringRun, complete_scoring_runs
@@ -30,7 +29,7 @@ from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.source_files import landed
-from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, shard
+from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, select, shard
 from attninf_assets_tests.torture.readers import NOTHING
 from attninf_assets_tests.torture.scene import Scene
 from benchmarks.rigs.tables_of_scores import run_of
@@ -155,9 +154,7 @@ def _other_scores(scene: Scene) -> None:
 
 
 def _select(scene: Scene) -> None:
-    of = scene.resources()
-    score_thresholds(_context(scene), config=SelectionConfig(fraction=0.4), lake=of.lake)
-    selected_subset(_context(scene), lake=of.lake)
+    select(scene, "lean", "paper")
 
 
 def _mix(scene: Scene) -> None:
