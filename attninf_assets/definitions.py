@@ -2,11 +2,22 @@
 
 import dagster as dg
 
-from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current, selection_waits_for_no_shard
+from attninf_assets.orchestration.assets.checks import (
+    CHECKS,
+    every_selection_is_defined,
+    every_shard_is_current,
+    selection_waits_for_no_shard,
+)
 from attninf_assets.orchestration.assets.confounders import score_confounders
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import score_coverage
-from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
+from attninf_assets.orchestration.assets.external import (
+    pretrained_model,
+    quarantine,
+    scoring_runs,
+    selection_definitions,
+    source_files,
+)
 from attninf_assets.orchestration.assets.features import document_features, near_duplicates
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.orchestration.assets.mixture import select_and_mix_job, training_corpus
@@ -26,6 +37,7 @@ from attninf_assets.orchestration.automation.feature_renewal import feature_rene
 from attninf_assets.orchestration.automation.new_shards import SHARDS_PER_RUN, ingest_job, new_shards
 from attninf_assets.orchestration.automation.rescoring import rescoring_sensors, with_conditions
 from attninf_assets.orchestration.automation.retirement import retire_shards
+from attninf_assets.orchestration.automation.selections import retire_selections, selections_sensor
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.orchestration.display.code_references import with_code_references
 from attninf_assets.orchestration.runs.liveness import living_in_process_executor
@@ -61,18 +73,28 @@ def definitions() -> dg.Definitions:
         pretrained_model(resources["selector"]),
         quarantine,
         scoring_runs,
+        selection_definitions(resources["selections"]),
     ]
     rescored = with_conditions(assets, settings.rescore, previewed=settings.budget is not None)
     automated = with_feature_conditions(rescored)
     return dg.Definitions(
         assets=[*external, *with_code_references(automated)],
-        asset_checks=[*CHECKS, every_shard_is_current, selection_waits_for_no_shard],
-        jobs=[ingest_job, build_selector_job, select_and_mix_job, coverage_job, maintenance_job, retire_shards],
+        asset_checks=[*CHECKS, every_shard_is_current, selection_waits_for_no_shard, every_selection_is_defined],
+        jobs=[
+            ingest_job,
+            build_selector_job,
+            select_and_mix_job,
+            coverage_job,
+            maintenance_job,
+            retire_shards,
+            retire_selections,
+        ],
         schedules=[nightly_maintenance],
         sensors=[
             new_shards,
             coverage_watch,
             feature_renewal,
+            selections_sensor,
             *rescoring_sensors(settings.rescore),
             *alert_sensors(settings.alert_webhook),
         ],

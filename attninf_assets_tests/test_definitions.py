@@ -35,7 +35,7 @@ EDGES = {
     "retrieval_heads": {"selector_model", "retrieval_probes"},
     "attention_influence_scores": {"raw_corpus", "retrieval_heads"},
     "scoring_runs": {"attention_influence_scores"},
-    "score_thresholds": {"raw_corpus", "attention_influence_scores"},
+    "score_thresholds": {"raw_corpus", "attention_influence_scores", "selection_definitions"},
     "selected_subset": {"attention_influence_scores", "score_thresholds"},
     "score_bands": {"attention_influence_scores"},
     "selection_what_if": {"attention_influence_scores", "selected_subset"},

@@ -24,7 +24,8 @@ import dagster as dg
 from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
-from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_END_TAG, RANGE_START_TAG, SELECTIONS
+from attninf_assets.selection.definitions import PAPER
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 
@@ -54,7 +55,7 @@ def main() -> None:
             _seconds(folder, scores, *ends)
             for ends in (("first", "first"), ("one", "one"), ("two", "two"), ("a", "d"), ("a", "d"))
         )
-        thresholds = _seconds(folder, "score_thresholds")
+        thresholds = _seconds(folder, "score_thresholds", PAPER)
         tokens = sum(_lake().read("scores", where={"domain": "bench", "shard": "one"})["n_tokens"].to_pylist())
     print(f"indexing one shard: {index_one:.1f} s, each further one: {(index_four - index_one) / 3:.1f} s")
     print(f"thresholds: {thresholds:.1f} s; four shards whose scores are current: {current:.1f} s")
@@ -85,6 +86,7 @@ def _write_corpus(folder: Path, n_documents: int) -> None:
     os.environ |= {"ATTNINF_CORPUS": f"{folder}/corpus.yaml", "ATTNINF_ROOT": f"{folder}/root"}
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         instance.add_dynamic_partitions(CORPUS_SHARDS, [f"bench.{name}" for name in _SHARDS])
+        instance.add_dynamic_partitions(SELECTIONS, [PAPER])
 
 
 def _publish_selector(root: Root) -> None:
@@ -110,6 +112,8 @@ def _publish_selector(root: Root) -> None:
 
 def _run(folder: Path, asset: str, *ends: str) -> None:
     tags = {tag: f"bench.{end}" for tag, end in zip((RANGE_START_TAG, RANGE_END_TAG), ends, strict=False)}
+    if ends == (PAPER,):
+        tags = {"dagster/partition": PAPER}
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         definitions().resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance, asset_selection=[dg.AssetKey(asset)], tags=tags

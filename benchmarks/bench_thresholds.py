@@ -14,7 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-from attninf_assets.selection.thresholds import Budget, find_thresholds
+from attninf_assets.selection.definitions import Budget, Keep, SelectionDefinition
+from attninf_assets.selection.thresholds import find_thresholds
 from attninf_assets.store.sql import literal
 
 _FRACTION = 0.2
@@ -32,7 +33,7 @@ SPREADS = {
 # Ten domains, each with half as many documents as the one before it.
 _SCORES = """
     COPY (
-        SELECT printf('doc-%012d', range) AS doc_id,
+        SELECT printf('doc-%012d', range) AS doc_id, 's' AS shard,
                'domain-' || least(9, floor(-log2(1 - random())))::INT AS domain,
                (1 + 1000 * random())::BIGINT AS n_tokens, ({spread})::DOUBLE AS score, 'f' AS selector_fingerprint
         FROM range({rows})
@@ -115,7 +116,8 @@ def _measured(
 
 
 def _by_narrowing(connection: duckdb.DuckDBPyConnection, budget: Budget) -> Cuts:
-    found = find_thresholds(connection, selector_fingerprint="f", fraction=_FRACTION, budget=budget).to_pylist()
+    definition = SelectionDefinition(keep=Keep(fraction=_FRACTION, of=budget))
+    found = find_thresholds(connection, selector_fingerprint="f", definition=definition).to_pylist()
     return [(row["domain"], row["n_selected"], row["tokens_selected"], row["threshold_doc_id"]) for row in found]
 
 

@@ -1,28 +1,23 @@
 """The corpus file: which domains there are, and where their files lie."""
 
-import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from attninf_assets.corpus.documents import LONGEST_NAME, NAME
 from attninf_assets.corpus.printable import shortened
-from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, filesystem_for, join, split_glob
+from attninf_assets.corpus.written_yaml import hint, read_yaml, require_no_problems, shown
+from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, join, split_glob
 from attninf_assets.store.uris import SecretInUriError, redacted, require_no_secret
 
 __all__ = ["FORMATS", "CorpusConfig", "DomainSource", "Glob", "load_corpus_config"]
 
-# Of a corpus file. It has three levels, and five thousand domains take half of that size.
-LARGEST_FILE = 1 << 20
-DEEPEST = 20
-MOST_ALIASES = 100
-_MOST_PROBLEMS = 50  # told in one error
+_WHAT = "the corpus file"
 _LONGEST_LOCAL_NAME, _LONGEST_LOCAL_PATH = 255, 4095  # bytes; the system refuses longer ones
 
 Format = Literal["parquet", "jsonl", "jsonl.zst", "jsonl.gz"]
@@ -64,7 +59,7 @@ def _globs(written: object, info: ValidationInfo) -> tuple[Glob, ...]:
         except SecretInUriError:
             raise
         except ValueError as error:
-            raise ValueError(f"{_written(one)}: {error}") from None
+            raise ValueError(f"{shown(one)}: {error}") from None
     return tuple(globs)
 
 
@@ -174,59 +169,6 @@ class CorpusConfig:
     domains: Mapping[str, DomainSource]
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses YAML that would grow as it is used: nested deeply, or with many or nested aliases; always by line."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._anchored: list[bool] = []  # of what is being composed, from the outermost inwards
-        self._n_aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As PyYAML's."""
-        event, problem = self.peek_event(), None
-        if isinstance(event, yaml.AliasEvent):
-            self._n_aliases += 1
-            if any(self._anchored):
-                problem = "an alias within what an anchor names"
-            elif self._n_aliases > MOST_ALIASES:
-                problem = f"more than {MOST_ALIASES} aliases"
-        elif len(self._anchored) > DEEPEST:
-            problem = f"nested more than {DEEPEST} deep"
-        if problem is not None:
-            raise ValueError(f"line {event.start_mark.line + 1}: {problem}")
-        self._anchored.append(event.anchor is not None)
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._anchored.pop()
-
-    def fetch_more_tokens(self) -> None:
-        """As PyYAML's, which takes an escape for a character that there is not."""
-        try:
-            super().fetch_more_tokens()
-        except ValueError as error:
-            raise ValueError(f"line {self.line + 1}: {error}") from error
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As PyYAML's, which fails in several ways on a scalar that is not what its tag or its looks say."""
-        try:
-            return super().construct_object(node, deep=deep)
-        except (ValueError, LookupError, AttributeError) as error:
-            if not isinstance(node, yaml.ScalarNode):
-                raise
-            kind = node.tag.rpartition(":")[2]
-            value = shortened(redacted(repr(node.value)))
-            raise ValueError(f"line {node.start_mark.line + 1}: {value}: not a valid {kind}") from error
-
-
-def _leave_out_the_lines(error: yaml.MarkedYAMLError) -> None:
-    """Pieces of lines, in which a URI with credentials may no longer be known for one: syntax is what is broken."""
-    for mark in (error.context_mark, error.problem_mark):
-        if mark is not None:
-            mark.buffer = None
-
-
 def load_corpus_config(
     path_or_uri: str | os.PathLike[str], *, storage_options: StorageOptions = NO_OPTIONS
 ) -> CorpusConfig:
@@ -235,54 +177,14 @@ def load_corpus_config(
     Raises one ValueError that names the file and lists every problem by field and offending value.
     """
     path = os.fspath(path_or_uri)
-    filesystem, inner_path = filesystem_for(path, storage_options)
+    written = read_yaml(path, what=_WHAT, storage_options=storage_options)
+    problems = list(written.repeated_keys)
     try:
-        with filesystem.open_input_stream(inner_path) as stream:
-            data = stream.read(LARGEST_FILE + 1)
-            if len(data) > LARGEST_FILE:
-                raise ValueError(f"{path}: the corpus file is larger than {LARGEST_FILE:,} bytes; is it one?")
-            text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: the corpus file cannot be read: {redacted(error)}") from error
-    try:
-        loader = _Loader(text)
-        tree = loader.get_single_node()
-        content = None if tree is None else loader.construct_document(tree)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, yaml.MarkedYAMLError) and ("://" in text or "@" in text):
-            _leave_out_the_lines(error)
-        mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        where = "" if mark is None else f"line {mark.line + 1}: "  # first: what follows may be cut
-        shown = shortened(error, lines=True)
-        raise ValueError(f"{path}: the corpus file is not valid YAML: {where}{shown}") from None
-    problems = _repeated_keys(tree)
-    folder = path.rpartition("/")[0] if "://" in path else os.path.dirname(inner_path)
-    try:
-        file = _CorpusFile.model_validate(content, context={"folder": folder})
+        file = _CorpusFile.model_validate(written.content, context={"folder": written.folder})
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors()]
-    if problems:
-        more = len(problems) - _MOST_PROBLEMS
-        told = [*problems[:_MOST_PROBLEMS], *([f"and {more:,} more"] if more > 0 else [])]
-        raise ValueError("\n  ".join([f"{path}: the corpus file is not valid:", *told]))
+    require_no_problems(path, problems, what=_WHAT)
     return CorpusConfig(path, file.domains)
-
-
-def _repeated_keys(node: yaml.Node | None, field: str = "") -> list[str]:
-    """Keys written twice in one mapping; PyYAML itself keeps the last one in silence."""
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    problems: list[str] = []
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        inner = f"{field}.{name}" if field else name
-        if name in lines:
-            problems.append(f"{shortened(inner)}: written twice, in lines {lines[name]} and {line}")
-        lines.setdefault(name, line)
-        if value is not node and field.count(".") < 2:
-            problems += _repeated_keys(value, inner)
-    return problems
 
 
 def _problem(details: ErrorDetails) -> str:
@@ -293,23 +195,11 @@ def _problem(details: ErrorDetails) -> str:
         return f"{field}: missing"
     if kind == "extra_forbidden":
         known = list((DomainSource if parents else _CorpusFile).model_fields)
-        return f"{field}: unknown key; {_hint(name, known)}"
+        return f"{field}: unknown key; {hint(name, known)}"
     reason = details.get("ctx", {}).get("error")
     if isinstance(reason, SecretInUriError):
         return f"{field}: {shortened(reason)}"
-    value = "empty" if details["input"] is None else shortened(redacted(_written(details["input"])))
+    value = "empty" if details["input"] is None else shortened(redacted(shown(details["input"])))
     if kind == "literal_error":
-        return f"{field}: {value}: not a format; {_hint(details['input'], FORMATS)}"
+        return f"{field}: {value}: not a format; {hint(details['input'], FORMATS)}"
     return f"{field}: {value}: {_WORDS.get(kind) or shortened(reason or details['msg'])}"
-
-
-def _hint(written: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(_written(written).strip("'"), known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-
-
-def _written(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # Python's limit on the digits of an integer
-        return "a number of too many digits"

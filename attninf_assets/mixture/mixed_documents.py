@@ -47,15 +47,19 @@ def mixed_documents(
         n_tokens = dict(zip(current["doc_id"].to_pylist(), current["n_tokens"].to_pylist(), strict=True))
         chosen = lake.read(
             "selected_subset",
-            columns=["doc_id"],
-            where={"domain": domain},
+            columns=["doc_id", "copies"],
+            where={"selection": snapshot.name, "domain": domain},
             only=pc.field("shard") == name,
             version=versions["selected_subset"],
         )
-        selected = set(chosen["doc_id"].to_pylist())
+        selected = dict(zip(chosen["doc_id"].to_pylist(), chosen["copies"].to_pylist(), strict=True))
         documents = lake.read("documents", where=where, version=versions["documents"])
         for document in indexed_documents(shard, documents, storage_options=storage_options):
             yield MixedDocument(
-                document.doc_id, domain, document.text, n_tokens.get(document.doc_id), document.doc_id in selected
+                document.doc_id,
+                domain,
+                document.text,
+                n_tokens.get(document.doc_id),
+                selected=selected.get(document.doc_id, 0),
             )
             clock.advance(1, tokens=n_tokens.get(document.doc_id, 0))

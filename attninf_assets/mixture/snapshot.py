@@ -1,4 +1,4 @@
-"""What a mix is made from: four tables, each at one version, and that they belong together."""
+"""What a mix is made from: four tables, each at one version, of one selection, and that they belong together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from attninf_assets.selection.definitions import PAPER
 from attninf_assets.selection.thresholds import selection_digest
 from attninf_assets.store.query import connect, rows_digest
 from attninf_assets.store.sql import literal
@@ -22,7 +23,10 @@ _MADE_BY = {  # the tables read, and the assets that write them
     "scores": "attention_influence_scores",
     "documents": "raw_corpus",
 }
-_OF_SELECTION = ("domain", "fraction", "budget", "threshold_score", "threshold_doc_id", "n_selected")
+_OF_SELECTION = (
+    "selection", "domain", "fraction", "budget", "threshold_score", "threshold_doc_id",
+    "threshold_key", "n_selected",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,27 +37,28 @@ class MixSnapshot:
     lake: Lake
     versions: Mapping[str, int]  # of documents, scores, thresholds, selected_subset
     selector_fingerprint: str
+    name: str  # of the selection
     selection: tuple[Mapping[str, Any], ...]  # by domain: what its threshold says
     digests: Mapping[str, str]  # of all else that a mix reads in the tables
     n_bytes: int  # of all indexed documents' texts in UTF-8
 
     @classmethod
-    def take(cls, lake: Lake, *, selector_fingerprint: str) -> Self:
+    def take(cls, lake: Lake, *, selector_fingerprint: str, selection: str = PAPER) -> Self:
         """The tables as they are now, found to belong together.
 
         The versions of four Delta tables cannot be read at one instant, so a commit may come between them. Therefore it
         is checked, at these very versions, that every selected document is one that is scored, with the same score, and
         indexed, with the text that was scored; and that each domain's threshold is of the documents selected: of as
         many, of as many tokens, and with the same last one. Raises `ValueError` where one of these does not hold, where
-        a table is missing, and where thresholds or selection are of another selector.
+        a table is missing, where there is no such `selection`, and where it is of another selector.
         """
         versions = {name: lake.version(name) for name in _MADE_BY}
         found = {name: version for name, version in versions.items() if version is not None}
         if missing := [name for name in versions if name not in found]:
             raise ValueError(f"table {missing[0]} does not exist: materialize {_MADE_BY[missing[0]]} first")
         with connect(lake, *found, versions=found) as connection:
-            selection = _selection(connection, selector_fingerprint)
-            _require_that_the_selected_are_scored(connection)
+            rows = _selection(connection, selector_fingerprint, selection)
+            _require_that_the_selected_are_scored(connection, selection)
             digests = {
                 "documents": rows_digest(connection, "documents", ["domain", "shard", "doc_id", "text_sha256"]),
                 "scores": rows_digest(
@@ -61,10 +66,10 @@ class MixSnapshot:
                     f"scores WHERE selector_fingerprint = {literal(selector_fingerprint)}",
                     ["domain", "shard", "doc_id", "n_tokens"],
                 ),
-                "selected_subset": selection_digest(connection),
+                "selected_subset": selection_digest(connection, selection),
             }
             ((n_bytes,),) = connection.execute("SELECT coalesce(sum(n_bytes), 0)::BIGINT FROM documents").fetchall()
-        return cls(lake, found, selector_fingerprint, selection, digests, int(n_bytes))
+        return cls(lake, found, selector_fingerprint, selection, rows, digests, int(n_bytes))
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -83,25 +88,35 @@ class MixSnapshot:
             ).fetchall()
 
 
-def _selection(connection: duckdb.DuckDBPyConnection, selector_fingerprint: str) -> tuple[Mapping[str, Any], ...]:
-    """The rows of the view `thresholds`, each compared with its domain's rows of the view `selected_subset`."""
+def _selection(
+    connection: duckdb.DuckDBPyConnection, selector_fingerprint: str, name: str
+) -> tuple[Mapping[str, Any], ...]:
+    """The selection's rows of the view `thresholds`, each compared with its domain's of the view `selected_subset`."""
     rows = connection.execute(
         f"""
         SELECT {", ".join(_OF_SELECTION)}, tokens_selected, selector_fingerprint IS NOT DISTINCT FROM $1,
                coalesce(n, 0), coalesce(tokens, 0)::BIGINT, lowest, coalesce(ours, true)
-        FROM thresholds FULL JOIN (
-            SELECT domain, count(*) AS n, sum(n_tokens) AS tokens, min((score, doc_id)) AS lowest,
+        FROM (SELECT * FROM thresholds WHERE selection = $2) FULL JOIN (
+            SELECT domain, count(*) AS n, sum(n_tokens) AS tokens, min((order_key, doc_id)) AS lowest,
                    bool_and(selector_fingerprint = $1) AS ours
-            FROM selected_subset GROUP BY domain) USING (domain) ORDER BY domain
+            FROM selected_subset WHERE selection = $2 GROUP BY domain) USING (domain) ORDER BY domain
         """,
-        [selector_fingerprint],
+        [selector_fingerprint, name],
     ).fetchall()
     if not rows:
-        raise ValueError("no thresholds: materialize score_thresholds and selected_subset first")
+        ((there,),) = connection.execute(
+            "SELECT string_agg(DISTINCT selection, ', ' ORDER BY selection) FROM thresholds"
+        ).fetchall()
+        raise ValueError(
+            f"no thresholds of selection {name!r}, only of {there}: materialize its score_thresholds and "
+            "selected_subset first"
+            if there
+            else f"no thresholds of selection {name!r}: materialize score_thresholds and selected_subset first"
+        )
     selection = []
     for *values, tokens_wanted, threshold_ours, n_selected, tokens, lowest, subset_ours in rows:
         row = dict(zip(_OF_SELECTION, values, strict=True))
-        domain, n_wanted, last = row["domain"], row["n_selected"], (row["threshold_score"], row["threshold_doc_id"])
+        domain, n_wanted, last = row["domain"], row["n_selected"], (row["threshold_key"], row["threshold_doc_id"])
         if not (threshold_ours and subset_ours):
             raise ValueError(
                 f"the selection of domain {domain!r} is not by the selector in use, {selector_fingerprint}: "
@@ -120,15 +135,17 @@ def _selection(connection: duckdb.DuckDBPyConnection, selector_fingerprint: str)
     return tuple(selection)
 
 
-def _require_that_the_selected_are_scored(connection: duckdb.DuckDBPyConnection) -> None:
+def _require_that_the_selected_are_scored(connection: duckdb.DuckDBPyConnection, selection: str) -> None:
     """Raise `ValueError`, naming one, where documents are selected that are not scored and indexed as they are."""
     strays = connection.execute(
         """
-        SELECT domain, shard, doc_id, count(*) OVER () FROM selected_subset ANTI JOIN (
+        SELECT domain, shard, doc_id, count(*) OVER ()
+        FROM (SELECT * FROM selected_subset WHERE selection = $1) ANTI JOIN (
             SELECT domain, shard, doc_id, selector_fingerprint, score, n_tokens
             FROM scores JOIN documents USING (domain, shard, doc_id, text_sha256))
         USING (domain, shard, doc_id, selector_fingerprint, score, n_tokens) ORDER BY ALL LIMIT 1
-        """
+        """,
+        [selection],
     ).fetchone()
     if strays is not None:
         domain, shard, doc_id, n = strays

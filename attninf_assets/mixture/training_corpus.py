@@ -36,7 +36,7 @@ class MixedDocument:
     domain: str
     text: str
     n_tokens: int | None  # None: never counted, because the document has no score
-    selected: bool
+    selected: int  # how often it is selected: 0, 1, or the copies that its band has
 
 
 def copies(weight: Fraction, *, seed: int, source: str, domain: str, doc_id: str) -> int:
@@ -62,11 +62,11 @@ def write_training_corpus(
 ) -> Manifest:
     """Write `training_corpus/`: zstd Parquet files in one global random order, and the manifest that names them.
 
-    Every document gives `copies(corpus_weight)` rows of source `corpus`, and, if selected, `copies(selected_weight)`
-    of source `selected`. The result depends on the set of documents, the weights, the seed and `rows_per_file`, not on
-    the order in which documents come, and repeats byte for byte. `n_bytes`, the size of all documents' texts in UTF-8,
-    only says how finely to divide the work, so that it takes some 256 MB of memory however large the corpus is; what is
-    not in memory waits, compressed, in the temporary directory.
+    Every document gives `copies(corpus_weight)` rows of source `corpus`, and, if selected n times,
+    `copies(n * selected_weight)` of source `selected`. The result depends on the set of documents, the weights, the
+    seed and `rows_per_file`, not on the order in which documents come, and repeats byte for byte. `n_bytes`, the size
+    of all documents' texts in UTF-8, only says how finely to divide the work, so that it takes some 256 MB of memory
+    however large the corpus is; what is not in memory waits, compressed, in the temporary directory.
 
     Files are named by their content and the manifest is written last, so readers of the manifest see the old corpus
     or the new, whole; then files it does not name are removed, those that killed runs left among them. One run at a
@@ -118,9 +118,8 @@ def _mix(
     totals: dict[tuple[str, str], np.ndarray] = {}
     for document in documents:
         for source, weight in weights.items():
-            if source == "selected" and not document.selected:
-                continue
-            n = copies(weight, seed=seed, source=source, domain=document.domain, doc_id=document.doc_id)
+            times = document.selected if source == "selected" else 1
+            n = copies(weight * times, seed=seed, source=source, domain=document.domain, doc_id=document.doc_id)
             if not n:
                 continue
             for copy in range(n):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from attninf_assets.selection.cuts import Cut, Target, find_many_cuts
+from attninf_assets.selection.domain_cuts import DomainCut, Target, find_many_cuts
 from attninf_assets.selection.sums import Sums, sums_between
 from attninf_assets.store.schemas import TABLES
 
@@ -36,7 +36,7 @@ def score_bands(
     """
     targets = [Target(Fraction(number, N_BANDS), by_tokens=True) for number in range(1, N_BANDS)]
     found = find_many_cuts(connection, selector_fingerprint, targets)
-    borders: dict[str, list[Cut]] = {}
+    borders: dict[str, list[DomainCut]] = {}
     for target in targets:
         for cut in found[target]:
             borders.setdefault(cut.domain, []).append(cut)

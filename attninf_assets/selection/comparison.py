@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["DomainComparison", "Moved", "compare"]
 
 _MOST_CORRELATED = 2_000_000  # documents of a domain: Spearman's standard error is then below 0.001
-_COLUMNS = ["domain", "shard", "doc_id", "n_tokens", "score"]
+_COLUMNS = ["domain", "shard", "doc_id", "n_tokens", "score", "order_key"]
 _SCHEMA = pa.schema([pa.field(name, TABLES["selected_subset"].field(name).type) for name in _COLUMNS])
 
 
@@ -150,10 +150,11 @@ def _moved(connection: duckdb.DuckDBPyConnection, domain: str, has: str, lacks: 
         f"""
         WITH moved AS (
             SELECT {", ".join(_COLUMNS)} FROM {has} ANTI JOIN {lacks} USING (domain, doc_id)
-            WHERE domain = $1 ORDER BY score DESC, doc_id DESC LIMIT $2)
+            WHERE domain = $1 ORDER BY order_key DESC, doc_id DESC LIMIT $2)
         SELECT moved.domain, moved.shard, moved.doc_id, moved.score, moved.n_tokens,
-               count(*) FILTER ((ours.score, ours.doc_id) >= (moved.score, moved.doc_id)), count(*)
-        FROM moved JOIN {has} AS ours USING (domain) GROUP BY ALL ORDER BY moved.score DESC, moved.doc_id DESC
+               count(*) FILTER ((ours.order_key, ours.doc_id) >= (moved.order_key, moved.doc_id)), count(*)
+        FROM moved JOIN {has} AS ours USING (domain) GROUP BY ALL
+        ORDER BY any_value(moved.order_key) DESC, moved.doc_id DESC
         """,
         [domain, top],
     ).fetchall()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from attninf_assets.selection.definitions import PAPER
 from attninf_assets.store.tables import Lake
 
 __all__ = ["Cut", "last_cut"]
@@ -28,7 +29,14 @@ class Cut:
 
 
 def last_cut(lake: Lake, domain: str, selector_fingerprint: str) -> Cut | None:
-    """The domain's cut in the table `thresholds`; None where there is none for scores by this selector."""
+    """The domain's cut in the selection `paper`.
+
+    None where there is none for scores by this selector, or it is defined by more than a cut of the scores.
+    """
     of_domain = (pc.field("domain") == domain) & (pc.field("selector_fingerprint") == selector_fingerprint)
-    rows = lake.read("thresholds", columns=["threshold_score", "threshold_doc_id"], only=of_domain).to_pylist()
+    by_score = (pc.field("threshold_key") == pc.field("threshold_score")) & (
+        pc.field("n_eligible") == pc.field("n_documents")
+    )
+    columns = ["threshold_score", "threshold_doc_id"]
+    rows = lake.read("thresholds", columns=columns, where={"selection": PAPER}, only=of_domain & by_score).to_pylist()
     return Cut(rows[0]["threshold_score"], rows[0]["threshold_doc_id"]) if rows else None

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attninf_assets.selection.cuts import Cut, ordinal_of
-from attninf_assets.selection.named import NAME_OF_ROW
+from attninf_assets.selection.domain_cuts import DomainCut, ordinal_of
 from attninf_assets.selection.stretches import COARSE_BIN, COUNTED, Bound, domain_places, stretch_of
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sums", "held_between", "ranked", "sums_between"]
 
-Cuts = Mapping[str, Sequence[Cut]]
+Cuts = Mapping[str, Sequence[DomainCut]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Sums:
         )
 
 
-def ranked(cuts: Sequence[Cut]) -> list[Cut]:
+def ranked(cuts: Sequence[DomainCut]) -> list[DomainCut]:
     """The cuts of a domain from the highest down, each once."""
     places = {(cut.score, cut.doc_id): cut for cut in cuts}
     return [places[place] for place in sorted(places, reverse=True)]
@@ -95,7 +94,7 @@ def held_between(
     """
     held: dict[tuple[str, str], tuple[int, list[int]]] = {}
     for domain, selection, documents in connection.execute(
-        f"SELECT domain, {NAME_OF_ROW} AS selection, count(*) FROM selected_subset GROUP BY ALL ORDER BY ALL"
+        "SELECT domain, selection, count(*) FROM selected_subset GROUP BY ALL ORDER BY ALL"
     ).fetchall():
         if domain in cuts:
             held[domain, selection] = documents, [0] * (len(cuts[domain]) + 1)
@@ -105,7 +104,7 @@ def held_between(
     rows = connection.execute(
         f"""
         SELECT domain, selection, number, bin, count(*)
-        FROM {relation} JOIN (SELECT domain, doc_id, {NAME_OF_ROW} AS selection FROM selected_subset) AS kept
+        FROM {relation} JOIN (SELECT domain, doc_id, selection FROM selected_subset) AS kept
              USING (domain, doc_id)
         GROUP BY ALL
         """,
@@ -136,11 +135,11 @@ def _placed(cuts: Cuts, *, columns: str) -> tuple[str, dict[str, Any]]:
     return relation, params | of_bounds
 
 
-def _bound(cut: Cut) -> Bound:
+def _bound(cut: DomainCut) -> Bound:
     return Bound(ordinal_of(cut.score), cut.doc_id)
 
 
-def _stretch(cuts: Sequence[Cut], number: int | None, coarse_bin: int | None) -> int:
+def _stretch(cuts: Sequence[DomainCut], number: int | None, coarse_bin: int | None) -> int:
     """The number of the stretch, told by a bin in which there is no cut if not by itself."""
     if number is not None:
         return number

@@ -1,97 +1,229 @@
 """The selection: a score threshold per domain, and the documents at or above it.
 
-A domain's documents with a finite score are ordered by (score, doc_id), highest first. Selected is the shortest prefix
-that reaches the wanted fraction of the documents, or of their tokens. The threshold is the (score, doc_id) of the last
-document selected.
+A domain's documents with a finite score that pass the selection's filters are ordered by (key, doc_id), highest first;
+the key is the score, unless the selection orders otherwise. Selected is the shortest prefix that reaches the wanted
+fraction or number of the documents, or of their tokens. The threshold is the last document selected.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from attninf_assets.selection.cuts import find_cuts
+from attninf_assets.selection.budgets import band_edges, extra_draws, targets, whole_domains
+from attninf_assets.selection.cuts import Amount, Cut, Part, Ranking, find_cuts
+from attninf_assets.selection.definitions import PAPER, SelectionDefinition
+from attninf_assets.selection.eligible import Eligible, tables_needed
+from attninf_assets.selection.ordering import fit
+from attninf_assets.selection.rule import At, Rule, Rules
 from attninf_assets.store.query import rows_digest
 from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.sql import literal
+from attninf_assets.store.tables import Lake
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Budget", "find_thresholds", "require_fraction", "selected", "selection_digest"]
+__all__ = ["find_thresholds", "selected", "selection_digest", "stored_rules", "tables_of"]
 
-Budget = Literal["documents", "tokens"]
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is selected in a domain."""
+
+    score: float  # of the last document
+    at: At
+    amount: Amount
 
 
 def find_thresholds(
-    connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, fraction: float, budget: Budget
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    selector_fingerprint: str,
+    definition: SelectionDefinition,
+    selection: str = PAPER,
+    place: str = "the selections file",
 ) -> pa.Table:
-    """The `thresholds` row of every domain that has a finite score by that selector, from the view `scores`.
+    """The `thresholds` rows of a selection: one for every domain that has a finite score by that selector.
 
-    The fraction is taken as the decimal it is written as: 0.07 of 100 documents is 7. Rows of other selectors, and
-    null, NaN or infinite scores, neither count nor can be selected.
+    Read are the views `scores` and, where the definition mentions a feature, `document_features`. A fraction is taken
+    as the decimal it is written as: 0.07 of 100 documents is 7. Rows of other selectors, and null, NaN or infinite
+    scores, neither count nor can be selected.
 
-    Raises ValueError for a fraction outside (0, 1], an unknown budget, a counted document without tokens, and a
-    document that occurs twice exactly at its domain's threshold, where the cut would be ambiguous. (Repeated ids
-    elsewhere do not move the cut and are not looked for here.)
+    Raises ValueError where nothing is scored, naming file and field where a domain has less than is asked for, or
+    nothing that passes the filters; for a counted document without tokens; and for a document that occurs twice exactly
+    at a cut, which would be ambiguous. (Repeated ids elsewhere do not move the cut and are not looked for here.)
     """
-    require_fraction(fraction)
-    if budget not in ("documents", "tokens"):
-        raise ValueError(f"budget {budget!r}: expected 'documents' or 'tokens'")
-    cuts = find_cuts(connection, selector_fingerprint, fraction, by_tokens=budget == "tokens")
-    rows = [
-        {
-            "domain": cut.domain,
-            "fraction": float(fraction),
-            "budget": budget,
-            "threshold_score": cut.score,
-            "threshold_doc_id": cut.doc_id,
-            "n_documents": cut.n_documents,
-            "n_selected": cut.n_selected,
-            "tokens_total": cut.tokens_total,
-            "tokens_selected": cut.tokens_selected,
-            "selector_fingerprint": selector_fingerprint,
-        }
-        for cut in cuts
-    ]
+    field = f"{place}: selections.{selection}"
+    eligible = Eligible(definition, selector_fingerprint)
+    scored = eligible.scored_by_domain(connection)
+    if not scored:
+        raise ValueError(
+            f"nothing is scored by selector {selector_fingerprint}: materialize attention_influence_scores first"
+        )
+    _require_scored(definition, scored, field=field)
+    fits = {one.domain: one for one in fit(connection, definition, eligible.rows)}
+    unfinished = Rules(eligible, {domain: Rule({}, fits.get(domain)) for domain in scored})
+    unfinished.put_into(connection)
+    parts, cuts = find_cuts(
+        connection,
+        Ranking(unfinished.ranked, {}),
+        lambda parts: targets(definition, parts, field=field) + band_edges(definition, parts),
+    )
+    whole = whole_domains(parts)
+    if passed_over := [domain for domain in scored if domain not in whole]:
+        n = scored[passed_over[0]].documents
+        raise ValueError(
+            f"{field}: none of the {n:,} scored documents of domain {passed_over[0]!r} passes its filters; "
+            "exclude the domain, or filter less"
+        )
+    rules = _with_draws(connection, _ruled(unfinished, cuts))
+    kept = _kept(connection, rules, cuts)
+    if nothing := sorted(whole.keys() - kept.keys()):
+        raise ValueError(f"{field}.bands: nothing of domain {nothing[0]!r} is selected")
+    rows = []
+    for domain in sorted(whole):
+        keep, one = definition.kept(domain), kept[domain]
+        total = whole[domain].tokens if keep.budget == "tokens" else whole[domain].documents
+        rows.append(
+            {
+                "selection": selection,
+                "domain": domain,
+                "fraction": keep.fraction if keep.number is None else keep.number / total,
+                "budget": keep.budget,
+                "threshold_score": one.score,
+                "threshold_doc_id": one.at.doc_id,
+                "n_documents": scored[domain].documents,
+                "n_selected": one.amount.documents,
+                "tokens_total": scored[domain].tokens,
+                "tokens_selected": one.amount.tokens,
+                "selector_fingerprint": selector_fingerprint,
+                "n_eligible": whole[domain].documents,
+                "tokens_eligible": whole[domain].tokens,
+                "wanted": keep.number,
+                "threshold_key": one.at.key,
+                "definition": definition.to_json(),
+                "definition_digest": definition.digest,
+                "rule": rules.by_domain[domain].to_json(),
+            }
+        )
     return pa.Table.from_pylist(rows, schema=TABLES["thresholds"])
 
 
-def require_fraction(fraction: float) -> float:
-    """The fraction. Raises ValueError where it is outside (0, 1]."""
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction {fraction!r}: expected a number above 0, at most 1")
-    return fraction
+def _require_scored(definition: SelectionDefinition, scored: Collection[str], *, field: str) -> None:
+    for domain in definition.domains:
+        if domain not in scored and not definition.excludes(domain):
+            raise ValueError(f"{field}.domains.{domain}: no document of the domain has a score")
 
 
-def selection_digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """A digest of the view `selected_subset` that changes with any row, whatever their order."""
-    return rows_digest(connection, "selected_subset", ["selector_fingerprint", "domain", "shard", "doc_id", "score"])
+def _ruled(rules: Rules, cuts: list[Cut]) -> Rules:
+    """The rules with their cuts: of each domain those of what is kept come first, and then the bands' edges."""
+    n_edges = max(0, len(rules.eligible.definition.weighted_bands()) - 1)
+    by_domain: dict[str, list[Cut]] = {}
+    for cut in cuts:
+        by_domain.setdefault(cut.part.domain, []).append(cut)
+    return Rules(
+        rules.eligible,
+        {
+            domain: Rule(
+                {cut.part.number: At(cut.key, cut.doc_id) for cut in of_domain[: len(of_domain) - n_edges]},
+                rules.by_domain[domain].fit,
+                tuple(At(cut.key, cut.doc_id) for cut in of_domain[len(of_domain) - n_edges :]),
+            )
+            for domain, of_domain in by_domain.items()
+        },
+    )
 
 
-def selected(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str) -> pa.RecordBatchReader:
-    """The `selected_subset` rows of that selector, streamed from the views `scores` and `thresholds`.
+def _with_draws(connection: duckdb.DuckDBPyConnection, rules: Rules) -> Rules:
+    """The rules with what is drawn in bands whose weight is no whole number; known to the connection in any case."""
+    rules.put_into(connection)
+    definition = rules.eligible.definition
+    bands = definition.weighted_bands()
+    if not bands:
+        return rules
+    drawn: dict[Part, At] = {}
+    if any(band.weight.denominator != 1 for band in bands):
+        _, cuts = find_cuts(connection, Ranking(rules.to_draw_from, {}), lambda parts: extra_draws(definition, parts))
+        drawn = {cut.part: At(cut.key, cut.doc_id) for cut in cuts}
+    with_draws = Rules(
+        rules.eligible,
+        {
+            domain: Rule(rule.cuts, rule.fit, rule.edges, tuple(drawn.get(Part(domain, n)) for n in range(len(bands))))
+            for domain, rule in rules.by_domain.items()
+        },
+    )
+    with_draws.put_into(connection)
+    return with_draws
 
-    Raises ValueError if the thresholds hold no row of that selector, or more than one for a domain.
-    """
-    ((n_domains,),) = connection.execute(
-        "SELECT count(*) FROM thresholds WHERE selector_fingerprint = $1", [selector_fingerprint]
+
+def _kept(connection: duckdb.DuckDBPyConnection, rules: Rules, cuts: list[Cut]) -> Mapping[str, _Kept]:
+    """What the rules select; where keys are the scores, and each domain has one cut, that is what the cuts say."""
+    definition = rules.eligible.definition
+    if definition.order == "score" and not definition.temperature and definition.bands is None:
+        return {cut.part.domain: _Kept(cut.key, At(cut.key, cut.doc_id), cut.kept) for cut in cuts}
+    rows: list[tuple[Any, ...]] = connection.execute(
+        f"""
+        SELECT domain, count(*), sum(n_tokens)::BIGINT, min((key, doc_id)) AS last, arg_min(score, (key, doc_id))
+        FROM {rules.selected} GROUP BY domain
+        """
     ).fetchall()
-    if not n_domains:
-        raise ValueError(f"no thresholds by selector {selector_fingerprint}: materialize score_thresholds first")
-    repeated = connection.execute(
-        "SELECT domain FROM thresholds WHERE selector_fingerprint = $1 GROUP BY 1 HAVING count(*) > 1 ORDER BY 1",
-        [selector_fingerprint],
-    ).fetchone()
-    if repeated:
-        raise ValueError(f"thresholds: domain {repeated[0]!r} has several for selector {selector_fingerprint}")
+    return {
+        domain: _Kept(score, At(key + 0.0, doc_id), Amount(documents, tokens))
+        for domain, documents, tokens, (key, doc_id), score in rows
+    }
+
+
+def selection_digest(connection: duckdb.DuckDBPyConnection, selection: str = PAPER) -> str:
+    """A digest of a selection's rows in the view `selected_subset`: changes with any of them, whatever their order."""
+    columns = ["selector_fingerprint", "domain", "shard", "doc_id", "score", "copies"]
+    return rows_digest(connection, f"selected_subset WHERE selection = {literal(selection)}", columns)
+
+
+def selected(
+    connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, selection: str = PAPER
+) -> pa.RecordBatchReader:
+    """The `selected_subset` rows of a selection, streamed from the views `scores` and `thresholds`, and, where the
+    definition mentions a feature, `document_features`.
+
+    Raises ValueError if the thresholds hold no row of that selection by that selector, or more than one for a domain.
+    """
+    rules = stored_rules(connection, selector_fingerprint=selector_fingerprint, selection=selection)
+    rules.put_into(connection)
     schema = TABLES["selected_subset"]
     rows = connection.sql(
         f"""
-        SELECT {", ".join(schema.names)} FROM scores JOIN thresholds USING (domain, selector_fingerprint)
-        WHERE selector_fingerprint = $fingerprint AND isfinite(score)
-          AND (score > threshold_score OR (score = threshold_score AND doc_id >= threshold_doc_id))
+        SELECT $selection AS selection, doc_id, domain, shard, score, n_tokens, $fingerprint AS selector_fingerprint,
+               key AS order_key, copies FROM {rules.selected}
         """,
-        params={"fingerprint": selector_fingerprint},
+        params={"selection": selection, "fingerprint": selector_fingerprint},
     ).to_arrow_reader(65_536)
     return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in rows))
+
+
+def stored_rules(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint: str, selection: str) -> Rules:
+    """The rules in the view `thresholds`. Raises as `selected` does."""
+    rows = connection.execute(
+        "SELECT domain, definition, rule FROM thresholds WHERE selector_fingerprint = $1 AND selection = $2 ORDER BY 1",
+        [selector_fingerprint, selection],
+    ).fetchall()
+    if not rows:
+        raise ValueError(
+            f"no thresholds of selection {selection!r} by selector {selector_fingerprint}: materialize "
+            "score_thresholds first"
+        )
+    domains = [domain for domain, *_ in rows]
+    if repeated := [domain for domain in domains if domains.count(domain) > 1]:
+        raise ValueError(f"thresholds: domain {repeated[0]!r} has several for selector {selector_fingerprint}")
+    eligible = Eligible(SelectionDefinition.from_json(rows[0][1]), selector_fingerprint)
+    return Rules(eligible, {domain: Rule.from_json(rule, domain=domain) for domain, _, rule in rows})
+
+
+def tables_of(lake: Lake, selection: str) -> list[str]:
+    """The tables that the selection's thresholds were made from, beside `documents`."""
+    definitions = set(lake.read("thresholds", columns=["definition"], where={"selection": selection})["definition"])
+    needed = [tables_needed(SelectionDefinition.from_json(text.as_py())) for text in definitions]
+    return sorted({"scores", *(name for names in needed for name in names)})

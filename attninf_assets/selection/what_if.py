@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from attninf_assets.selection.cuts import Cut, Target, find_many_cuts
+from attninf_assets.selection.definitions import Budget
+from attninf_assets.selection.domain_cuts import DomainCut, Target, find_many_cuts
 from attninf_assets.selection.sums import Sums, held_between, ranked, sums_between
-from attninf_assets.selection.thresholds import Budget, require_fraction
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,6 +21,13 @@ __all__ = ["FRACTIONS", "Overlap", "WhatIf", "what_if"]
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40, 0.50, 0.60, 0.70)
 _BUDGETS: tuple[Budget, ...] = ("documents", "tokens")
+
+
+def require_fraction(fraction: float) -> float:
+    """The fraction. Raises ValueError where it is outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction {fraction!r}: expected a number above 0, at most 1")
+    return fraction
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def what_if(
 
 
 def _row(
-    cut: Cut, budget: Budget, fraction: float, mean_repetition: float | None, overlaps: tuple[Overlap, ...]
+    cut: DomainCut, budget: Budget, fraction: float, mean_repetition: float | None, overlaps: tuple[Overlap, ...]
 ) -> WhatIf:
     return WhatIf(
         domain=cut.domain,
@@ -110,7 +117,7 @@ def _row(
     )
 
 
-def _overlap(selection: str, cut: Cut, n_held: int, common: int) -> Overlap:
+def _overlap(selection: str, cut: DomainCut, n_held: int, common: int) -> Overlap:
     either = cut.n_selected + n_held - common
     return Overlap(selection, common, common / cut.n_selected, common / either)
 

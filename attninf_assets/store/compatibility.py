@@ -5,7 +5,7 @@ from deltalake import DeltaTable
 
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
 
-__all__ = ["WRITTEN_BY", "check_is_ours", "is_older"]
+__all__ = ["WRITTEN_BY", "check_is_ours", "is_older", "is_outdated"]
 
 WRITTEN_BY = {
     "documents": "raw_corpus",
@@ -19,6 +19,9 @@ WRITTEN_BY = {
     "selected_subset": "selected_subset",
     "score_bands": "score_bands",
 }
+# Tables that follow from others, with a column that those of an older layout lack. Such a table reads as one without
+# rows, and the next replacement gives it the layout of today.
+_MADE_ANEW = {"thresholds": "selection", "selected_subset": "selection"}
 _UNREADABLE_FEATURES = {"deletionVectors", "columnMapping"}  # plain Parquet readers would ignore both
 
 
@@ -26,11 +29,13 @@ def check_is_ours(name: str, uri: str, table: DeltaTable) -> None:
     """Raise ValueError naming the table's place and what differs from `schemas`, or what we could not read of it.
 
     What an older version of ours wrote passes: columns that came later may be absent, and ones that may hold nulls now
-    may be forbidden to; the next commit adds what is lacking.
+    may be forbidden to; the next commit adds what is lacking. So does an outdated table.
     """
     features = _UNREADABLE_FEATURES.intersection(table.protocol().reader_features or [])
     if features:
         raise ValueError(f"{uri}: the table uses {', '.join(sorted(features))}, which we cannot read")
+    if is_outdated(name, table):
+        return
     ours, stored = TABLES[name], pa.schema(table.schema().to_arrow())
     columns = sorted({*ours.names, *stored.names})
     differing = [column for column in columns if not _same(_field(ours, column), _field(stored, column))]
@@ -49,6 +54,12 @@ def is_older(name: str, table: DeltaTable) -> bool:
     """Whether our table lacks columns, or the leave to hold nulls, that were added since it was written."""
     ours, stored = TABLES[name], pa.schema(table.schema().to_arrow())
     return {(field.name, field.nullable) for field in ours} != {(field.name, field.nullable) for field in stored}
+
+
+def is_outdated(name: str, table: DeltaTable) -> bool:
+    """Whether an older version of ours wrote the table in another layout: it holds nothing that is of use."""
+    column = _MADE_ANEW.get(name)
+    return column is not None and column not in pa.schema(table.schema().to_arrow()).names
 
 
 def _field(schema: pa.Schema, column: str) -> pa.Field | None:

@@ -30,11 +30,11 @@ from attninf_assets.store.tables import Lake
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["connect", "count_rows", "rows_digest"]
+__all__ = ["SQL_TYPES", "connect", "count_rows", "rows_digest"]
 
 _SCHEME = "attninf"  # not s3: DuckDB would reach for its own extension
 
-_SQL_TYPES = {
+SQL_TYPES = {
     pa.string(): "VARCHAR",
     pa.int64(): "BIGINT",
     pa.float64(): "DOUBLE",
@@ -125,7 +125,7 @@ def _may_be_for_damage(error: Exception) -> bool:
 
 
 def _view(name: str, files: Sequence[str]) -> str:
-    types = {field.name: _SQL_TYPES[field.type] for field in TABLES[name] if not came_later(field)}
+    types = {field.name: SQL_TYPES[field.type] for field in TABLES[name] if not came_later(field)}
     if not files:
         nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())
         return f"SELECT {nothing} WHERE false"

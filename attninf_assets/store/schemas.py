@@ -25,6 +25,7 @@ _N_BYTES = _field("n_bytes", pa.int64(), "length of the text in UTF-8 bytes")
 _N_TOKENS = _field("n_tokens", pa.int64(), "the document's own tokens, start tokens not counted")
 _FINGERPRINT = _field("selector_fingerprint", pa.string(), "sha256 of everything that decides a score")
 _SCORE = _field("score", pa.float64(), "attention influence score: (loss_reference - loss_base) / loss_base")
+_SELECTION = _field("selection", pa.string(), "name of the selection, as in the selections file; paper by default")
 
 TABLES: dict[str, pa.Schema] = {
     "documents": pa.schema(
@@ -145,8 +146,9 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "thresholds": pa.schema(
         [
+            _SELECTION,
             _DOMAIN,
-            _field("fraction", pa.float64(), "wanted fraction of the domain"),
+            _field("fraction", pa.float64(), "wanted fraction of the domain, of its documents that may be selected"),
             _field("budget", pa.string(), "what the fraction counts: documents or tokens"),
             _field("threshold_score", pa.float64(), "score of the last document kept"),
             _field("threshold_doc_id", pa.string(), "its doc_id; breaks ties at the threshold"),
@@ -155,9 +157,28 @@ TABLES: dict[str, pa.Schema] = {
             _field("tokens_total", pa.int64(), "tokens of the documents with a score"),
             _field("tokens_selected", pa.int64(), "tokens of the documents selected"),
             _FINGERPRINT,
+            _field("n_eligible", pa.int64(), "documents with a score that pass the filters"),
+            _field("tokens_eligible", pa.int64(), "tokens of these"),
+            _field("wanted", pa.int64(), "documents or tokens asked for; null where a fraction was", nullable=True),
+            _field("threshold_key", pa.float64(), "ordering key of the last document kept: the score, by default"),
+            _field("definition", pa.string(), "JSON: the selection as it was defined"),
+            _field("definition_digest", pa.string(), "sha256 of the definition"),
+            _field("rule", pa.string(), "JSON: what was fitted to the domain, and the cuts beside the threshold"),
         ]
     ),
-    "selected_subset": pa.schema([_DOC_ID, _DOMAIN, _SHARD, _SCORE, _N_TOKENS, _FINGERPRINT]),
+    "selected_subset": pa.schema(
+        [
+            _SELECTION,
+            _DOC_ID,
+            _DOMAIN,
+            _SHARD,
+            _SCORE,
+            _N_TOKENS,
+            _FINGERPRINT,
+            _field("order_key", pa.float64(), "what the document was ranked by: the score, by default"),
+            _field("copies", pa.int64(), "how often it is taken: 1, unless its band has another weight"),
+        ]
+    ),
     "score_bands": pa.schema(
         [
             _DOMAIN,
@@ -191,8 +212,8 @@ PARTITIONED_BY: dict[str, list[str]] = {
     "head_scores": ["selector_fingerprint"],
     "scores": ["domain", "shard"],
     "scoring_runs": [],
-    "thresholds": [],
-    "selected_subset": ["domain"],
+    "thresholds": ["selection"],
+    "selected_subset": ["selection", "domain"],
     "score_bands": [],
 }
 

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
 
+from attninf_assets.store.compatibility import is_outdated
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES
 
 __all__ = ["Snapshot"]
@@ -30,7 +31,11 @@ class Snapshot:
 
     @classmethod
     def of(cls, name: str, table: DeltaTable) -> "Snapshot":
-        """The snapshot of the version that the handle stands on."""
+        """The snapshot of the version that the handle stands on; of an outdated table, without files."""
+        if is_outdated(name, table):
+            kinds = {"path": pa.string(), "size": pa.int64(), "n_rows": pa.int64()}
+            kinds |= dict.fromkeys(PARTITIONED_BY[name], pa.string())
+            return cls(table.version(), str(table.metadata().id), pa.schema(kinds.items()).empty_table())
         actions = pa.table(table.get_add_actions(flatten=True))
         columns = {"path": pa.chunked_array([[unquote(path) for path in actions["path"].to_pylist()]], pa.string())}
         columns["size"] = actions["size_bytes"].cast(pa.int64())

@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from attninf_assets.store.after_commit import settle
 from attninf_assets.store.commits import TRANSACTIONS
-from attninf_assets.store.compatibility import is_older
+from attninf_assets.store.compatibility import is_older, is_outdated
 from attninf_assets.store.conditional_writes import require_conditional_writes
 from attninf_assets.store.damage import DamagedTableError, damage_named
 from attninf_assets.store.incoming_rows import conform, replayable
@@ -81,7 +81,16 @@ class Lake:
         with replayable(name, data, wanted) as replay:
 
             def overwrite(table: DeltaTable) -> int:
-                if noted is None or table.transaction_version(writer) != number:
+                if is_outdated(name, table):
+                    write_deltalake(
+                        table,
+                        replay(),
+                        mode="overwrite",
+                        schema_mode="overwrite",
+                        partition_by=PARTITIONED_BY[name],
+                        writer_properties=COMPRESSED,
+                    )
+                elif noted is None or table.transaction_version(writer) != number:
                     write_deltalake(
                         table,
                         replay(),

@@ -24,6 +24,7 @@ __all__ = ["RepairPlan", "mend", "plan_of", "reindex"]
 
 _LEFT = f"{ASIDE}/to_index.json"  # under the root, while a repair is under way
 _INDEX = ("documents", "quarantine")  # made together, from a shard's source file
+_FEATURES = "document_features"
 _ASSETS = (
     "selector_model", "retrieval_probes", "retrieval_heads", "rescoring_preview", "near_duplicates",
     "score_thresholds", "selected_subset", "score_bands", "training_corpus",
@@ -41,7 +42,7 @@ class RepairPlan:
     reindex: tuple[str, ...]  # keys of shards
     rescore: tuple[str, ...]  # keys of shards
     remeasure: tuple[str, ...]  # keys of shards whose documents' features are to be computed
-    materialize: tuple[str, ...]  # assets
+    materialize: tuple[str, ...]  # assets, each with its partition where that is a selection
     lost: tuple[Damage, ...]  # records that nothing makes again, and files that only earlier versions have
     beyond: tuple[Damage, ...]  # files of logs of which no copy was kept
 
@@ -86,12 +87,12 @@ def plan_of(lake: Lake, damages: Iterable[Damage]) -> RepairPlan:
     put_back = [damage for damage in of_logs if TableLog.read(lake.root, damage.table or "").can_put_back(damage)]
     of_data = [damage for damage in found if damage.path.startswith("tables/") and damage not in of_logs]
     newest = [damage for damage in of_data if not damage.of_earlier_versions]
-    whole = {damage.table for damage in newest} - {*_INDEX, "scores", "scoring_runs", "document_features"}
+    whole = [damage for damage in newest if damage.table not in {*_INDEX, "scores", "scoring_runs", _FEATURES}]
     others = [damage for damage in found if not damage.path.startswith("tables/")]
     in_use = models_in_use(lake.root) if any(damage.path.startswith("selectors/") for damage in others) else frozenset()
     made = {damage.path: _maker(damage.path, in_use) for damage in others}
-    wanted = {asset for asset in made.values() if asset} | {WRITTEN_BY[name] for name in TABLES if name in whole}
-    remeasure = _keys([damage for damage in newest if damage.table == "document_features"])
+    wanted = {asset for asset in made.values() if asset} | {_launched(damage) for damage in whole}
+    remeasure = _keys([damage for damage in newest if damage.table == _FEATURES])
     wanted |= {"near_duplicates"} if remeasure else set()
     return RepairPlan(
         put_back=tuple(put_back),
@@ -102,7 +103,7 @@ def plan_of(lake: Lake, damages: Iterable[Damage]) -> RepairPlan:
         reindex=_keys([damage for damage in newest if damage.table in _INDEX], *_left(lake)),
         rescore=_keys([damage for damage in newest if damage.table == "scores"]),
         remeasure=remeasure,
-        materialize=tuple(asset for asset in _ASSETS if asset in wanted),
+        materialize=tuple(sorted(wanted, key=lambda launched: (_ASSETS.index(launched.split()[0]), launched))),
         lost=tuple(damage for damage in of_data if damage.of_earlier_versions or damage.table == "scoring_runs"),
         beyond=tuple(damage for damage in of_logs if damage not in put_back),
     )
@@ -141,6 +142,13 @@ def reindex(
         index_waiting(lake, key, find=find, storage_options=storage_options)
     lake.root.delete(_LEFT)
     return failed
+
+
+def _launched(damage: Damage) -> str:
+    """The asset that makes a table's damaged part anew, as it is launched."""
+    selection = (damage.partition or {}).get("selection")
+    asset = WRITTEN_BY[damage.table or ""]
+    return asset if selection is None else f"{asset} --partition {selection}"
 
 
 def _maker(path: str, in_use: frozenset[str] | None) -> str | None:

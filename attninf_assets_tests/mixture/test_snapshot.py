@@ -22,6 +22,7 @@ from attninf_assets.mixture.manifest import Manifest
 from attninf_assets.mixture.mixed_documents import mixed_documents
 from attninf_assets.mixture.snapshot import MixSnapshot
 from attninf_assets.mixture.training_corpus import write_training_corpus
+from attninf_assets.selection.definitions import Budget, Keep, SelectionDefinition
 from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
@@ -30,6 +31,7 @@ from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.processes import FORKED
 
 SELECTOR = "f"
+PAPER = {"selection": "paper"}
 FRACTIONS = (0.3, 0.6)
 N_DOCUMENTS = 20  # of each shard
 N_MIXES = 12  # beside a writer that never rests; raise it to look longer
@@ -93,15 +95,16 @@ def _scored(documents: pa.Table, *, seed: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TABLES["scores"])
 
 
-def _threshold(lake: Lake, fraction: float, budget: str = "documents") -> None:
+def _threshold(lake: Lake, fraction: float, budget: Budget = "documents") -> None:
+    definition = SelectionDefinition(keep=Keep(fraction=fraction, of=budget))
     with connect(lake, "scores") as connection:
-        found = find_thresholds(connection, selector_fingerprint=SELECTOR, fraction=fraction, budget=budget)  # type: ignore[arg-type]
-    lake.replace("thresholds", found)
+        found = find_thresholds(connection, selector_fingerprint=SELECTOR, definition=definition)
+    lake.replace("thresholds", found, where=PAPER)
 
 
 def _select(lake: Lake) -> None:
     with connect(lake, "scores", "thresholds") as connection:
-        lake.replace("selected_subset", selected(connection, selector_fingerprint=SELECTOR))
+        lake.replace("selected_subset", selected(connection, selector_fingerprint=SELECTOR), where=PAPER)
 
 
 def _rescore(lake: Lake, directory: Path) -> None:
@@ -268,7 +271,7 @@ def _exchanged(lake: Lake) -> pa.Table:
         for row in lake.read("scores").to_pylist()
         if row["doc_id"] not in chosen and row["domain"] == rows[0]["domain"]
     )
-    rows[0] |= {name: other[name] for name in ("doc_id", "shard", "score")}
+    rows[0] |= {name: other[name] for name in ("doc_id", "shard", "score")} | {"order_key": other["score"]}
     return pa.Table.from_pylist(rows, schema=TABLES["selected_subset"])
 
 

@@ -106,14 +106,15 @@ from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, RANGE_EN
 home, *shards = sys.argv[1:]
 with dg.DagsterInstance.local_temp(home) as instance:
     instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
+    instance.add_dynamic_partitions("selections", ["paper"])
     job = definitions().resolve_implicit_global_asset_job_def()
     of_all_shards = {RANGE_START_TAG: shards[0], RANGE_END_TAG: shards[-1]}
     for asset, tags in {
         "raw_corpus": of_all_shards,
         "attention_influence_scores": of_all_shards,
         "score_coverage": {},
-        "score_thresholds": {},
-        "selected_subset": {},
+        "score_thresholds": {"dagster/partition": "paper"},
+        "selected_subset": {"dagster/partition": "paper"},
         "training_corpus": {},
     }.items():
         done = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(asset)], tags=tags)
@@ -299,8 +300,10 @@ def test_a_mix_of_a_selection_that_is_not_the_thresholds_is_refused_and_a_new_se
 ) -> None:
     pipeline = build_pipeline(tmp_path, monkeypatch)
     pipeline.run_everything()
-    half = {"score_thresholds": {"config": {"fraction": 0.5}}}
-    pipeline.run(["score_thresholds"], config=half)
+    pipeline.define(paper={"keep": {"fraction": 0.5}})
+    with pytest.raises(ValueError, match="'paper' was defined otherwise when its thresholds were found"):
+        pipeline.run(["selected_subset"])
+    pipeline.run(["score_thresholds"])
     with pytest.raises(ValueError, match=r"domain 'letters': 10 documents are selected, its threshold says 25"):
         pipeline.run(["training_corpus"])
     mix = materialized(pipeline.run(["selected_subset", "training_corpus"]), "training_corpus")

@@ -33,7 +33,8 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_root: Root) -> 
     monkeypatch.setenv("AWS_DEFAULT_REGION", s3_root.storage_options["AWS_REGION"])
     with dg.DagsterInstance.local_temp() as instance:
         instance.add_dynamic_partitions("corpus_shards", SHARDS)
-        yield Pipeline(tmp_path, Lake(Root.at(f"{s3_root.uri}/root", s3_root.storage_options)), instance)
+        instance.add_dynamic_partitions("selections", ["paper"])
+        yield Pipeline(tmp_path, Lake(Root.at(f"{s3_root.uri}/root", s3_root.storage_options)), instance, monkeypatch)
     assert local.lake.version("documents") is None
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attninf_assets.selection import comparison
 from attninf_assets.selection.comparison import DomainComparison, compare
-from attninf_assets.selection.named import PAPER
+from attninf_assets.selection.definitions import PAPER
 from attninf_assets.selection.references import SelectionAt, find_selection, selection_at
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
@@ -31,7 +31,7 @@ def _store(lake: Lake, chosen: Chosen, *, fingerprint: str = "f") -> SelectionAt
     rows = [
         {"doc_id": doc_id, "domain": domain, "shard": "a", "score": score, "n_tokens": n}
         | {"selector_fingerprint": fingerprint}
-        | ({"selection": PAPER} if "selection" in columns.names else {})
+        | {"selection": PAPER, "order_key": score, "copies": 1}
         for (domain, doc_id), (score, n) in chosen.items()
     ]
     return selection_at(lake, PAPER, lake.replace("selected_subset", pa.Table.from_pylist(rows, schema=columns)))

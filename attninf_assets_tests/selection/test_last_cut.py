@@ -5,6 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attninf_assets.selection.definitions import Keep, SelectionDefinition
 from attninf_assets.selection.last_cut import Cut, last_cut
 from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.store.root import Root
@@ -24,7 +25,9 @@ def shard(name: str, scores: list[float | None]) -> pa.Table:
 def thresholds(scores: pa.Table, fraction: float) -> pa.Table:
     with duckdb.connect() as connection:
         connection.register("scores", scores)
-        return find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+        return find_thresholds(
+            connection, selector_fingerprint="f", definition=SelectionDefinition(keep=Keep(fraction=fraction))
+        )
 
 
 @given(a=_SCORES, b=_SCORES, fraction=st.sampled_from([0.1, 0.3, 0.5, 1.0]))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.selection import cuts
-from attninf_assets.selection.thresholds import Budget, find_thresholds, selected
+from attninf_assets.selection.definitions import Budget, Keep, SelectionDefinition
+from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
@@ -26,6 +27,10 @@ def _row(domain: str, doc_id: str, score: float | None, *, n_tokens: int = 1, fi
     return scores_of(domain, "a", 1).to_pylist()[0] | changed
 
 
+def _keeping(fraction: float, budget: Budget = "documents") -> SelectionDefinition:
+    return SelectionDefinition(keep=Keep(fraction=fraction, of=budget))
+
+
 def _connection(rows: list[Row]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.register("scores", pa.Table.from_pylist(rows, schema=TABLES["scores"]))
@@ -34,7 +39,8 @@ def _connection(rows: list[Row]) -> duckdb.DuckDBPyConnection:
 
 def _by_plain_sort(rows: list[Row], fraction: float, budget: Budget) -> tuple[list[Row], list[Row]]:
     """The thresholds, and the selected rows, by sorting each domain in Python."""
-    thresholds, kept = [], []
+    thresholds: list[Row] = []
+    kept: list[Row] = []
     for domain in sorted({row["domain"] for row in rows}):
         scored = [row for row in rows if row["domain"] == domain and row["selector_fingerprint"] == "f"]
         scored = [row for row in scored if row["score"] is not None and math.isfinite(row["score"])]
@@ -48,6 +54,7 @@ def _by_plain_sort(rows: list[Row], fraction: float, budget: Budget) -> tuple[li
         kept += scored[:n]
         thresholds.append(
             {
+                "selection": "paper",
                 "domain": domain,
                 "fraction": fraction,
                 "budget": budget,
@@ -58,8 +65,13 @@ def _by_plain_sort(rows: list[Row], fraction: float, budget: Budget) -> tuple[li
                 "tokens_total": sum(row["n_tokens"] for row in scored),
                 "tokens_selected": sum(row["n_tokens"] for row in scored[:n]),
                 "selector_fingerprint": "f",
+                "threshold_key": scored[n - 1]["score"],
+                "n_eligible": len(scored),
+                "tokens_eligible": sum(row["n_tokens"] for row in scored),
+                "wanted": None,
             }
         )
+    kept = [row | {"selection": "paper", "order_key": row["score"], "copies": 1} for row in kept]
     columns = TABLES["selected_subset"].names
     return thresholds, [{column: row[column] for column in columns} for row in kept]
 
@@ -94,14 +106,14 @@ def test_the_cut_is_the_one_a_plain_sort_gives(few: int, budget: Budget, monkeyp
     def agrees(rows: list[Row], fraction: float) -> None:
         thresholds, kept = _by_plain_sort(rows, fraction, budget)
         with _connection(rows) as connection:
-            found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
-            assert found.schema.equals(TABLES["thresholds"])
-            assert found.to_pylist() == thresholds
-            connection.register("thresholds", found)
             if not thresholds:
-                with pytest.raises(ValueError, match="no thresholds by selector f"):
-                    selected(connection, selector_fingerprint="f")
+                with pytest.raises(ValueError, match="nothing is scored by selector f"):
+                    find_thresholds(connection, selector_fingerprint="f", definition=_keeping(fraction, budget))
                 return
+            found = find_thresholds(connection, selector_fingerprint="f", definition=_keeping(fraction, budget))
+            assert found.schema.equals(TABLES["thresholds"])
+            assert [{name: row[name] for name in thresholds[0]} for row in found.to_pylist()] == thresholds
+            connection.register("thresholds", found)
             subset = selected(connection, selector_fingerprint="f")
             assert subset.schema.equals(TABLES["selected_subset"])
             by_id = [sorted(rows, key=lambda row: row["doc_id"]) for rows in (subset.read_all().to_pylist(), kept)]
@@ -142,8 +154,9 @@ def test_ties_are_cut_by_doc_id_whatever_ids_look_like_and_only_few_are_sorted(
             for doc_id in of_domain
         ]
         with _connection(rows) as connection:
-            found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
-        assert found.to_pylist() == _by_plain_sort(rows, fraction, budget)[0]
+            found = find_thresholds(connection, selector_fingerprint="f", definition=_keeping(fraction, budget))
+        thresholds = _by_plain_sort(rows, fraction, budget)[0]
+        assert [{name: row[name] for name in thresholds[0]} for row in found.to_pylist()] == thresholds
 
     agrees()
 
@@ -156,7 +169,7 @@ def test_many_copies_of_one_document_at_the_cut_are_refused_however_few_are_sort
     monkeypatch.setattr(cuts, "_FEW", few)
     rows = [_row("web", "a", 2.0), *[_row("web", "b", 1.0)] * copies, *(_row("web", f"c{i}", 0.0) for i in range(7))]
     with _connection(rows) as connection, pytest.raises(ValueError, match="'b' of domain 'web' occurs more than once"):
-        find_thresholds(connection, selector_fingerprint="f", fraction=2 / len(rows), budget="documents")
+        find_thresholds(connection, selector_fingerprint="f", definition=_keeping(2 / len(rows)))
 
 
 @pytest.mark.parametrize(("fraction", "n"), [(0.1, 20_000), (0.5, 100_000), (0.9, 180_000)])
@@ -167,10 +180,11 @@ def test_a_mass_of_ties_is_cut_by_doc_id_wherever_the_cut_lies(
     monkeypatch.setattr(cuts, "_FEW", few)
     with duckdb.connect() as connection:
         connection.execute(
-            "CREATE VIEW scores AS SELECT printf('%06d', range) AS doc_id, domain, 1::BIGINT AS n_tokens, "
-            "0.25::DOUBLE AS score, 'f' AS selector_fingerprint FROM range(200_000), (VALUES ('a'), ('b')) AS t(domain)"
+            "CREATE VIEW scores AS SELECT printf('%06d', range) AS doc_id, domain, 's' AS shard, "
+            "1::BIGINT AS n_tokens, 0.25::DOUBLE AS score, 'f' AS selector_fingerprint "
+            "FROM range(200_000), (VALUES ('a'), ('b')) AS t(domain)"
         )
-        found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", definition=_keeping(fraction))
     assert found["threshold_doc_id"].to_pylist() == [f"{200_000 - n:06d}"] * 2
     assert found["n_selected"].to_pylist() == [n] * 2
 
@@ -178,35 +192,24 @@ def test_a_mass_of_ties_is_cut_by_doc_id_wherever_the_cut_lies(
 @pytest.mark.parametrize(("fraction", "n"), [(0.07, 7), (0.07000001, 8), (0.29, 29), (0.57, 57), (1.0, 100), (1, 100)])
 def test_the_number_selected_is_exact_in_decimals(fraction: float, n: int) -> None:
     with _connection([_row("web", f"{i:03d}", float(i)) for i in range(100)]) as connection:
-        found = find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", definition=_keeping(fraction))
     assert found["n_selected"].to_pylist() == [n]
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.0001, math.nan, math.inf])
-def test_a_fraction_outside_the_domain_is_refused_by_value(fraction: float) -> None:
-    with _connection([]) as connection, pytest.raises(ValueError, match=f"fraction {fraction}"):
-        find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget="documents")
-
-
-def test_an_unknown_budget_is_refused() -> None:
-    with _connection([]) as connection, pytest.raises(ValueError, match="'bytes'"):
-        find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="bytes")  # type: ignore[arg-type]
 
 
 def test_a_scored_document_without_tokens_is_refused() -> None:
     with _connection([_row("web", "a", 1.0, n_tokens=0)]) as connection, pytest.raises(ValueError, match="'web'"):
-        find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="tokens")
+        find_thresholds(connection, selector_fingerprint="f", definition=_keeping(0.5, "tokens"))
 
 
 def test_a_document_that_is_there_twice_at_the_cut_is_refused() -> None:
     rows = [_row("web", "a", 2.0), _row("web", "b", 1.0), _row("web", "b", 1.0), _row("web", "c", 0.0)]
     with _connection(rows) as connection, pytest.raises(ValueError, match="'b' of domain 'web' occurs more than once"):
-        find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="documents")
+        find_thresholds(connection, selector_fingerprint="f", definition=_keeping(0.5))
 
 
 def test_thresholds_that_name_a_domain_twice_are_refused() -> None:
     with _connection([_row("web", "a", 1.0)]) as connection:
-        found = find_thresholds(connection, selector_fingerprint="f", fraction=0.5, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", definition=_keeping(0.5))
         connection.register("thresholds", pa.concat_tables([found, found]))
         with pytest.raises(ValueError, match="'web' has several"):
             selected(connection, selector_fingerprint="f")
@@ -217,7 +220,7 @@ def test_the_subset_selected_from_stored_tables_can_be_stored(root: Root) -> Non
     for domain, n in (("web", 10), ("code", 1)):
         lake.replace("scores", scores_of(domain, "1", n), where={"domain": domain, "shard": "1"})
     with connect(lake, "scores") as connection:
-        found = find_thresholds(connection, selector_fingerprint="f", fraction=0.2, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint="f", definition=SelectionDefinition())
     lake.replace("thresholds", found)
     with connect(lake, "scores", "thresholds") as connection:
         lake.replace("selected_subset", selected(connection, selector_fingerprint="f"))

@@ -7,7 +7,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from attninf_assets.selection.thresholds import Budget, find_thresholds, selected
+from attninf_assets.selection.definitions import Budget, Keep, SelectionDefinition
+from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
 from attninf_assets.store.schemas import TABLES
 from benchmarks.rigs.tables_of_scores import scores_of
@@ -20,9 +21,8 @@ def connection(request: pytest.FixtureRequest) -> Iterator[duckdb.DuckDBPyConnec
     with duckdb.connect() as connection:
         scores = pa.concat_tables(scores_of(domain, "a", 10) for domain in ("code", "math", "web"))
         connection.register("scores", scores)
-        connection.register(
-            "thresholds", find_thresholds(connection, selector_fingerprint="f", fraction=0.3, budget=budget)
-        )
+        definition = SelectionDefinition(keep=Keep(fraction=0.3, of=budget))
+        connection.register("thresholds", find_thresholds(connection, selector_fingerprint="f", definition=definition))
         subset = selected(connection, selector_fingerprint="f").read_all()
         connection.register("selected_subset", subset)
         yield connection

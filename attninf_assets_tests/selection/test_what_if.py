@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.selection import cuts
-from attninf_assets.selection.named import PAPER
-from attninf_assets.selection.thresholds import Budget, find_thresholds, selected
+from attninf_assets.selection.definitions import PAPER, Budget, Keep, SelectionDefinition
+from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.selection.what_if import FRACTIONS, Overlap, what_if
 from attninf_assets_tests.support.drawn_scores import Row, connection_to, drawn_rows, ranking, scored_row
 
@@ -56,10 +56,14 @@ def _subset(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist(rows).select(columns)
 
 
+def _keeping(fraction: float, budget: Budget) -> SelectionDefinition:
+    return SelectionDefinition(keep=Keep(fraction=fraction, of=budget))
+
+
 def _materialized(connection: Any, fraction: float, budget: Budget, domain: str) -> tuple[Row, set[str]]:
     """The threshold of the domain and the ids of what is selected by it."""
     connection.register(
-        "thresholds", find_thresholds(connection, selector_fingerprint="f", fraction=fraction, budget=budget)
+        "thresholds", find_thresholds(connection, selector_fingerprint="f", definition=_keeping(fraction, budget))
     )
     (row,) = [one for one in connection.sql("FROM thresholds").to_arrow_table().to_pylist() if one["domain"] == domain]
     subset = selected(connection, selector_fingerprint="f").read_all().to_pylist()

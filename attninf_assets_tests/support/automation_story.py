@@ -10,11 +10,14 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.events import StepMaterializationData
 
 from attninf_assets.definitions import definitions
-from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, SELECTIONS
 
 SCORES = "attention_influence_scores"
 PREVIEW = "rescoring_preview"
-DOWNSTREAM = {"score_thresholds", "selected_subset", "training_corpus"}
+DEFINITIONS = "selection_definitions"
+SELECTION = ("score_thresholds", "selected_subset")
+MIX = "training_corpus"
+DOWNSTREAM = {*SELECTION, MIX}
 
 
 @dataclass
@@ -36,6 +39,12 @@ class Story:
         for key in keys:
             self.made("raw_corpus", key, version=version)
 
+    def selections(self, **versions: str) -> None:
+        """Selections are registered, and their definitions reported in these versions."""
+        self.instance.add_dynamic_partitions(SELECTIONS, list(versions))
+        for name, version in versions.items():
+            self.made(DEFINITIONS, name, version=version)
+
     def made(self, asset: str, *keys: str, version: str | None = None) -> None:
         """The asset, or these partitions of it, are materialized."""
         tags = {} if version is None else {"dagster/data_version": version}
@@ -43,6 +52,14 @@ class Story:
             self.instance.report_runless_asset_event(
                 dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags=tags)
             )
+
+    def selected(self, *names: str, version: str | None = None) -> None:
+        """One run for each of these selections makes its thresholds and its documents."""
+        for name in names:
+            run = self.begin(SELECTION[0], name, then=SELECTION[1:])
+            for asset in SELECTION:
+                self.make(run, asset, name, version=version)
+            self.end(run)
 
     def tick(
         self, now: datetime.datetime | None = None, *, watching: Iterable[str] = (PREVIEW, SCORES, *DOWNSTREAM)
@@ -70,9 +87,10 @@ class Story:
             tags=ends if to else {"dagster/partition": key} if key else {},
         )
 
-    def make(self, run: dg.DagsterRun, asset: str, key: str | None = None, *, version: str) -> None:
+    def make(self, run: dg.DagsterRun, asset: str, key: str | None = None, *, version: str | None) -> None:
         """The run makes the partition and goes on."""
-        made = dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags={"dagster/data_version": version})
+        tags = {} if version is None else {"dagster/data_version": version}
+        made = dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags=tags)
         step = dg.DagsterEvent(
             "ASSET_MATERIALIZATION",
             job_name=run.job_name,
@@ -97,9 +115,10 @@ class Story:
         """Three shards in two domains, scored and selected; the automation has nothing left to ask for."""
         keys = ["letters.a", "letters.b", "notes.first"]
         self.shards(*keys)
+        self.selections(paper="paper 1")
         self.made("retrieval_heads", version=heads)
         self.made(SCORES, *keys, version=heads)
-        for asset in sorted(DOWNSTREAM):
-            self.made(asset, version=heads)
+        self.selected("paper", version=heads)
+        self.made(MIX, version=heads)
         self.tick()
         return self

@@ -16,6 +16,8 @@ import yaml
 from attninf_assets.definitions import definitions
 from attninf_assets.orchestration.assets.checks import CHECKS
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.orchestration.runs.selections import register_selections
+from attninf_assets.selection.selections_file import read_selections
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.planted_model import planted_model
@@ -23,7 +25,8 @@ from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
 
 PROBES = {"retrieval_probes": {"config": {"n_probes": 6, "probe_tokens": 900}}}
 SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
-SELECTION = ["score_thresholds", "selected_subset", "score_bands", "training_corpus"]
+OF_SELECTIONS = ["score_thresholds", "selected_subset"]
+SELECTION = [*OF_SELECTIONS, "score_bands", "training_corpus"]
 SHARDS = ["letters.a", "letters.b", "notes.first"]
 
 
@@ -34,6 +37,7 @@ class Pipeline:
     directory: Path
     lake: Lake
     instance: dg.DagsterInstance
+    monkeypatch: pytest.MonkeyPatch
 
     def run(
         self,
@@ -44,7 +48,11 @@ class Pipeline:
         config: Mapping[str, Any] | None = None,
         raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        """Materialize assets, their checks included: one partition, or in one run all from `key` to `to`."""
+        """Materialize assets, their checks included: one partition, or in one run all from `key` to `to`.
+
+        Of assets that are partitioned by selection it is that of `paper`, unless another is named.
+        """
+        key = key or ("paper" if set(assets) & set(OF_SELECTIONS) else None)
         partitions = {"dagster/asset_partition_range_start": key or "", "dagster/asset_partition_range_end": to or ""}
         return (
             definitions()
@@ -69,6 +77,13 @@ class Pipeline:
         self.run(["document_features"], SHARDS[0], to=SHARDS[-1])
         self.run(["near_duplicates"])
         self.run(SELECTION)
+
+    def define(self, **selections: Any) -> None:
+        """Make this the selections file, and its selections known."""
+        path = self.directory / "selections.yaml"
+        path.write_text(yaml.safe_dump({"selections": selections}))
+        self.monkeypatch.setenv("ATTNINF_SELECTIONS", str(path))
+        register_selections(self.instance, read_selections(path))
 
     def rows(self, table: str, **where: str) -> pl.DataFrame:
         frame = pl.from_arrow(self.lake.read(table, where=where))
@@ -135,7 +150,8 @@ def build_pipeline(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline
     monkeypatch.setenv("ATTNINF_SELECTOR", str(model))
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions(CORPUS_SHARDS, SHARDS)
-    pipeline = Pipeline(directory, Lake(Root.at(directory / "root")), instance)
+    register_selections(instance, read_selections(None))
+    pipeline = Pipeline(directory, Lake(Root.at(directory / "root")), instance, monkeypatch)
     plain = sentences()
     for number, key in enumerate(SHARDS):
         texts = plain[number * 25 : (number + 1) * 25]

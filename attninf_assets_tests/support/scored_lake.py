@@ -6,6 +6,7 @@ import pyarrow as pa
 from attninf_assets.influence.detection import AnswerLoss, HeadDetection, HeadEvidence
 from attninf_assets.influence.model.head import Head
 from attninf_assets.influence.selector import Selector
+from attninf_assets.selection.definitions import Keep, SelectionDefinition
 from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.selector.stored import Detection, publish_selector
 from attninf_assets.store.query import connect
@@ -40,8 +41,9 @@ def score_and_select(root: Root, fingerprint: str, scores: dict[str, list[float]
         ]
         table = pa.Table.from_pylist(rows, schema=TABLES["scores"])
         lake.replace("scores", table, where={"domain": domain, "shard": "a"})
+    definition = SelectionDefinition(keep=Keep(fraction=fraction))
     with connect(lake, "scores") as connection:
-        found = find_thresholds(connection, selector_fingerprint=fingerprint, fraction=fraction, budget="documents")
+        found = find_thresholds(connection, selector_fingerprint=fingerprint, definition=definition)
     lake.replace("thresholds", found)
     with connect(lake, "scores", "thresholds") as connection:
         return lake.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from attninf_assets.corpus.config import LARGEST_FILE, load_corpus_config
+from attninf_assets.corpus.config import load_corpus_config
 from attninf_assets.corpus.discovery import Corpus
 from attninf_assets.corpus.printable import printable
+from attninf_assets.corpus.written_yaml import LARGEST_FILE
 from attninf_assets.orchestration.connections.settings import Settings, read_settings, resources_from
 from attninf_assets_tests.torture.refusals import Met, faults_of_message
 from attninf_assets_tests.torture.spoiling import HOSTILE_TEXTS, spoiled_bytes, spoiled_tree

@@ -33,7 +33,7 @@ from attninf_assets_tests.support.tiny_gguf import tiny_gguf
 from attninf_assets_tests.torture.scene import Scene
 from benchmarks.rigs.made_up_text import sentences, tiny_tokenizer
 
-__all__ = ["HEADS", "MIX", "SHARDS", "build", "changed", "gone", "make_material", "mixed", "score", "shard"]
+__all__ = ["HEADS", "MIX", "SHARDS", "build", "changed", "gone", "make_material", "mixed", "score", "select", "shard"]
 
 SHARDS = ("letters.a", "letters.b", "notes.first")
 HEADS = HeadConfig(max_tokens=64)
@@ -50,6 +50,8 @@ def make_material(directory: Path) -> None:
     _parquet(directory / "changed/letters/a.parquet", "a", [*(f"{text} Indeed." for text in plain[:20]), " ", *plain])
     _parquet(directory / "gone/letters/gone.parquet", "gone", [*plain[:10], ""])
     _parquet(directory / "gone/letters/lost.parquet", "lost", plain[10:20])
+    selections = {"paper": {}, "lean": {"keep": {"fraction": 0.4, "of": "tokens"}}}
+    _text(directory / "selections.yaml", yaml.safe_dump({"selections": selections}))
     domains = {
         "letters": {"files": "source/letters/*.parquet", "format": "parquet", "id_column": "id"},
         "notes": {"files": "source/notes/*.jsonl", "format": "jsonl", "text_column": "body", "id_column": "key"},
@@ -101,6 +103,15 @@ def score(scene: Scene, one: Shard) -> None:
     )
 
 
+def select(scene: Scene, *names: str) -> None:
+    """Materialize named selections."""
+    of, instance = scene.resources(), scene.instance()
+    for name in names:
+        context = dg.build_asset_context(instance=instance, partition_key=name)
+        score_thresholds(context, config=SelectionConfig(), selections=of.selections, lake=of.lake)
+        selected_subset(context, selections=of.selections, lake=of.lake)
+
+
 def mixed(scene: Scene, config: MixConfig) -> None:
     """Materialize the training corpus."""
     of = scene.resources()
@@ -121,7 +132,6 @@ def build(scene: Scene) -> None:
         update_document_features(scene.lake, shard(scene, key))
     for domain in sorted({key.partition(".")[0] for key in SHARDS}):
         mark_near_duplicates(scene.lake, domain)
-    score_thresholds(context, config=SelectionConfig(), lake=of.lake)
-    selected_subset(context, corpus=of.corpus, lake=of.lake)
+    select(scene, "paper")
     score_bands(context, lake=of.lake)
     mixed(scene, MIX)

@@ -24,8 +24,9 @@ __all__ = ["DAMAGED", "NOTHING", "differing", "leftovers", "seen", "unrecorded_r
 
 NOTHING, DAMAGED = "nothing", "damaged"
 _CLOCKS = ("scored_at", "seconds", "committed_at", "scores_version", "device")
-_COMMITTED_TOGETHER = {name: columns for name, columns in PARTITIONED_BY.items() if name != "selected_subset"} | {
-    "scoring_runs": ["domain", "shard", "selector_fingerprint"]
+_COMMITTED_TOGETHER = PARTITIONED_BY | {
+    "scoring_runs": ["domain", "shard", "selector_fingerprint"],
+    "selected_subset": ["selection"],
 }
 _OF_LOG = re.compile(r"tables/[^/]+/_delta_log/(\d{20}(\.checkpoint)?\.(json|parquet)|_last_checkpoint)")
 _COPY = re.compile(r"checksums/(?P<table>[^/]+)/[^/]+/(?P<pointer>_last_checkpoint\.)?(?P<version>\d{20})(?P<end>.*)")

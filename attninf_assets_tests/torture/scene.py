@@ -14,6 +14,7 @@ from attninf_assets.orchestration.connections.resources import (
     CorpusResource,
     CostResource,
     LakeResource,
+    SelectionsResource,
     SelectorResource,
 )
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
@@ -31,6 +32,7 @@ class Resources:
     corpus: CorpusResource
     selector: SelectorResource
     cost: CostResource
+    selections: SelectionsResource
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Scene:
         os.environ |= {
             "ATTNINF_ROOT": self.root.uri,
             "ATTNINF_CORPUS": str(self.material / "corpus.yaml"),
+            "ATTNINF_SELECTIONS": str(self.material / "selections.yaml"),
             "ATTNINF_SELECTOR": str(self.material / "model"),
             "HOME": str(self.place / "home"),
             "TMPDIR": str(self.temporary),
@@ -116,12 +119,15 @@ class Scene:
     def resources(self) -> Resources:
         """The resources as the environment of an `entered` process says."""
         found = resources_from(read_settings())
-        lake, corpus, selector, cost = (found[name] for name in ("lake", "corpus", "selector", "cost"))
+        lake, corpus, selector, cost, selections = (
+            found[name] for name in ("lake", "corpus", "selector", "cost", "selections")
+        )
         assert isinstance(lake, LakeResource)
         assert isinstance(corpus, CorpusResource)
         assert isinstance(selector, SelectorResource)
         assert isinstance(cost, CostResource)
-        return Resources(lake, corpus, selector, cost)
+        assert isinstance(selections, SelectionsResource)
+        return Resources(lake, corpus, selector, cost, selections)
 
     def instance(self) -> dg.DagsterInstance:
         """A Dagster instance whose own temporary files lie apart from ours."""

@@ -16,7 +16,6 @@ from attninf_assets.mixture.manifest import CORPUS_DIRECTORY
 from attninf_assets.orchestration.assets import maintenance
 from attninf_assets.orchestration.assets.mixture import MixConfig
 from attninf_assets.orchestration.assets.preview import PreviewConfig, rescoring_preview
-from attninf_assets.orchestration.assets.selection import SelectionConfig, score_thresholds, selected_subset
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.orchestration.assets.what_if import score_bands
 from attninf_assets.orchestration.automation.retirement import RetirementConfig, retire
@@ -34,7 +33,7 @@ from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scrub import scrub
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.source_files import landed
-from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, shard
+from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, select, shard
 from attninf_assets_tests.torture.readers import DAMAGED, NOTHING
 from attninf_assets_tests.torture.scene import Scene
 from benchmarks.rigs.tables_of_scores import run_of
@@ -174,9 +173,7 @@ def _other_scores(scene: Scene) -> None:
 
 
 def _select(scene: Scene) -> None:
-    of = scene.resources()
-    score_thresholds(_context(scene), config=SelectionConfig(fraction=0.4), lake=of.lake)
-    selected_subset(_context(scene), corpus=of.corpus, lake=of.lake)
+    select(scene, "lean", "paper")
 
 
 def _bands(scene: Scene) -> None:

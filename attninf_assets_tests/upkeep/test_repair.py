@@ -132,9 +132,10 @@ def test_what_repair_names_brings_every_table_back(pipeline: Pipeline, damage: s
     done = attninf("repair", "--apply")
     assert done.exit_code == 0, done.output
     indexed = [line.split()[0] for line in done.stdout.splitlines() if "is indexed again" in line]
-    assets = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
+    assets = [line.partition("--assets ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
     assert set(indexed) == {SHARDS[0], SHARDS[2]}
-    assert set(assets) == {"retrieval_probes", "retrieval_heads", "near_duplicates", *selection}
+    selections = {f"{asset} --partition paper" for asset in ("score_thresholds", "selected_subset")}
+    assert set(assets) == {"retrieval_probes", "retrieval_heads", "near_duplicates", "score_bands"} | selections
     assert len(pipeline.rows("scoring_runs")) == 2
     assert scrub(pipeline.lake) == []
     assert {path: path.read_bytes() for path in undamaged} == undamaged
@@ -265,7 +266,7 @@ def test_what_is_no_table_is_named_and_comes_back_by_what_repair_names(pipeline:
 
     done = attninf("repair", "--apply")
     assert done.exit_code == 0, done.output
-    assets = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
+    assets = [line.partition("--assets ")[2] for line in done.stdout.splitlines() if "dg launch --assets" in line]
     assert assets == [asset for asset in named.values() if asset]
     for asset in assets:
         pipeline.run([asset], config=PROBES)

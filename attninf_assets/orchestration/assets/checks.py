@@ -9,14 +9,15 @@ from attninf_assets.orchestration.assets.coverage import Survey, score_coverage,
 from attninf_assets.orchestration.assets.mixture import training_corpus
 from attninf_assets.orchestration.assets.partition_checks import CORPUS_CHECKS, FEATURE_CHECKS, SCORE_CHECKS
 from attninf_assets.orchestration.assets.recomputation import RECOMPUTED_SCORES_AGREE
-from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
+from attninf_assets.orchestration.assets.selection import score_thresholds
+from attninf_assets.orchestration.assets.selection_checks import SELECTION_CHECKS
 from attninf_assets.orchestration.assets.selector import retrieval_heads
-from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectionsResource
 from attninf_assets.orchestration.display.metadata import as_json, records, rounded
+from attninf_assets.orchestration.runs.partitions import SELECTIONS
 from attninf_assets.scores.coverage import SHARD_STATES
-from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
+from attninf_assets.selection.retirement import stored_selections
 from attninf_assets.selector.stored import current_detection, current_fingerprint
-from attninf_assets.store.query import connect, count_rows
 
 _WARN = dg.AssetCheckSeverity.WARN
 _NAMED = 50  # shards that a check names
@@ -54,30 +55,6 @@ def no_head_dominates(lake: LakeResource) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=score_thresholds)
-def thresholds_keep_the_asked_fraction(lake: LakeResource) -> dg.AssetCheckResult:
-    """In each domain, the documents at or above the threshold reach the asked fraction, and without the last do not."""
-    with connect(lake.tables(), "scores", "thresholds") as connection:
-        wrong = domains_not_at_their_fraction(connection)
-        n_domains = count_rows(connection, "thresholds")
-    return dg.AssetCheckResult(
-        passed=n_domains > 0 and not wrong,
-        metadata={"domains": n_domains, "wrong_domains": as_json(wrong)},
-    )
-
-
-@dg.asset_check(asset=selected_subset)
-def selection_is_what_the_thresholds_say(lake: LakeResource) -> dg.AssetCheckResult:
-    """In each domain, as many documents and tokens are selected as the thresholds count, all by the selector in use."""
-    fingerprint = current_fingerprint(lake.storage_root())
-    with connect(lake.tables(), "selected_subset", "thresholds") as connection:
-        differing = domains_not_as_counted(connection, selector_fingerprint=fingerprint)
-        n_domains = count_rows(connection, "thresholds")
-    return dg.AssetCheckResult(
-        passed=n_domains > 0 and not differing, metadata={"differing_domains": as_json(differing)}
-    )
-
-
 @dg.asset_check(asset=training_corpus)
 def training_corpus_is_its_manifest(lake: LakeResource) -> dg.AssetCheckResult:
     """Every file is there with the rows and the sha256 the manifest gives it. That nothing else is, is only a warning:
@@ -98,8 +75,7 @@ CHECKS = [
     RECOMPUTED_SCORES_AGREE.definition(),
     retrieval_heads_matter,
     no_head_dominates,
-    thresholds_keep_the_asked_fraction,
-    selection_is_what_the_thresholds_say,
+    *(check.definition() for check in SELECTION_CHECKS),
     training_corpus_is_its_manifest,
 ]
 
@@ -141,6 +117,23 @@ def selection_waits_for_no_shard(
             "waits_for": records(_named(shards, waited_for, context.instance)),
             "shards_waited_for": len(waited_for),
         },
+    )
+
+
+@dg.asset_check(asset=score_thresholds)
+def every_selection_is_defined(
+    context: dg.AssetCheckExecutionContext, selections: SelectionsResource, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """Every selection that is registered or stored is defined in the selections file, and the other way round."""
+    file = selections.read()
+    known = set(context.instance.get_dynamic_partitions(SELECTIONS))
+    gone = sorted((known | stored_selections(lake.tables())) - set(file.definitions))
+    unregistered = sorted(set(file.definitions) - known)
+    return dg.AssetCheckResult(
+        passed=not gone and not unregistered,
+        severity=_WARN,
+        description=f"no longer defined, to be retired: {', '.join(gone)}" if gone else None,
+        metadata={"no_longer_defined": as_json(gone), "not_registered": as_json(unregistered), "file": file.place},
     )
 
 

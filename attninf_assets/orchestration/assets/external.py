@@ -1,13 +1,19 @@
-"""External assets: source files, the pretrained model, and tables that other assets write beside their own.
+"""External assets: what people or other assets make: source files, model, selections, tables beside an asset's own.
 
 They show where the lineage begins and where all tables come from. Dagster never materializes them, so no automation
-condition may wait for one: see `rescoring`.
+condition may wait for one: see `rescoring`. The sensor `selections` reports what becomes of `selection_definitions`.
 """
 
 import dagster as dg
 
-from attninf_assets.orchestration.connections.resources import SAMPLE, CorpusResource, SelectorResource
+from attninf_assets.orchestration.connections.resources import (
+    SAMPLE,
+    CorpusResource,
+    SelectionsResource,
+    SelectorResource,
+)
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
+from attninf_assets.orchestration.runs.partitions import selections as selection_names
 
 
 def source_files(corpus: dg.ConfigurableResource) -> dg.AssetSpec:
@@ -37,6 +43,22 @@ def pretrained_model(selector: dg.ConfigurableResource) -> dg.AssetSpec:
         "file, or a revision on the hub.\n\nNothing that happens to it changes a score: materialize `selector_model` "
         "to pin what is there now.",
         metadata={"source": _named(selector.source, f"{selector.sample_dir}/model"), "setting": "ATTNINF_SELECTOR"},
+    )
+
+
+def selection_definitions(selections: dg.ConfigurableResource) -> dg.AssetSpec:
+    """The external asset `selection_definitions`: the named selections of the selections file."""
+    assert isinstance(selections, SelectionsResource)
+    return dg.AssetSpec(
+        "selection_definitions",
+        partitions_def=selection_names,
+        group_name="selection",
+        owners=OWNERS,
+        kinds={"yaml"},
+        description="The named selections, as the selections file defines them.\n\nThe sensor `selections` registers "
+        "each as a partition and reports its definition; a changed one makes that selection's thresholds stale, and no "
+        "other's. Without a file there is `paper`: the top 20 % of the documents of every domain.",
+        metadata={"selections_file": selections.file or "none", "setting": "ATTNINF_SELECTIONS"},
     )
 
 

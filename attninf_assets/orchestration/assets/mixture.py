@@ -19,14 +19,16 @@ from attninf_assets.orchestration.display.catalog import OWNERS, PARQUET_FILES, 
 from attninf_assets.orchestration.display.metadata import as_json, records, reporter
 from attninf_assets.orchestration.runs.check_history import last_result_was_a_failure
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
+from attninf_assets.selection.definitions import PAPER
 from attninf_assets.selector.stored import current_fingerprint
 
 _CHECK = dg.AssetCheckKey(dg.AssetKey("training_corpus"), "training_corpus_is_its_manifest")
 
 
 class MixConfig(dg.Config):
-    """Run configuration of `training_corpus`: weights of corpus and selection, seed, and size of the files."""
+    """Run configuration of `training_corpus`: the selection, the weights, the seed, and the size of the files."""
 
+    selection: str = Field(default=PAPER, description="Name of the selection that is repeated.")
     corpus_weight: float = Field(default=1.0, description="Copies of every document; fractions are drawn by seed.")
     selected_weight: float = Field(default=1.0, description="Further copies of every selected document.")
     seed: int = Field(default=0, description="The global shuffle and fractional copies follow from it.")
@@ -38,7 +40,12 @@ class MixConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[raw_corpus, attention_influence_scores, selected_subset],
+    deps=[
+        raw_corpus,
+        attention_influence_scores,
+        # what is mixed by itself; a run may be configured to mix another
+        dg.AssetDep(selected_subset, partition_mapping=dg.SpecificPartitionsPartitionMapping([PAPER])),
+    ],
     group_name="mixture",
     owners=OWNERS,
     tags=PARQUET_FILES,
@@ -58,7 +65,9 @@ def training_corpus(
     anew where inputs or settings changed or a file is damaged; leftovers of killed runs are removed in any case.
     """
     tables, sources = lake.tables(), corpus.open()
-    snapshot = MixSnapshot.take(tables, selector_fingerprint=current_fingerprint(tables.root))
+    snapshot = MixSnapshot.take(
+        tables, selector_fingerprint=current_fingerprint(tables.root), selection=config.selection
+    )
     settings = MixSettings(
         seed=config.seed,
         corpus_weight=config.corpus_weight,
@@ -115,5 +124,5 @@ def training_corpus(
 select_and_mix_job = dg.define_asset_job(
     "select_and_mix",
     selection=dg.AssetSelection.assets("score_thresholds", "selected_subset", training_corpus),
-    description="Find the thresholds, select what is at or above them, write the training corpus.",
+    description="Find a selection's thresholds, select what is at or above them, write the training corpus.",
 )

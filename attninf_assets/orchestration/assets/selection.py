@@ -1,8 +1,12 @@
-"""The assets `score_thresholds` and `selected_subset`: a threshold per domain, and the documents at or above it."""
+"""The assets `score_thresholds` and `selected_subset`: a threshold per domain, and the documents at or above it.
+
+Both are partitioned by the names in the selections file, and what each selection keeps stands there alone: so a renewal
+by the automation makes the selection that a person defined, and no other.
+"""
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -10,27 +14,25 @@ from pydantic import Field
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection_changes import what_changed
-from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectionsResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
-from attninf_assets.orchestration.display.metadata import records, rounded
+from attninf_assets.orchestration.display.metadata import as_json, records, rounded
 from attninf_assets.orchestration.display.plots import score_distributions
+from attninf_assets.orchestration.runs.partitions import selections as selection_names
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.orchestration.runs.shard_work import never_indexed
 from attninf_assets.scores.coverage import coverage_by_domain, indexed_shards, require_coverage
+from attninf_assets.selection.eligible import check_definition, tables_needed
 from attninf_assets.selection.summary import sampled_scores, selected_by_domain
-from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest
-from attninf_assets.selection.verification import require_thresholds_of_the_scores
+from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest, tables_of
+from attninf_assets.selection.verification import require_thresholds_of_the_definition, require_thresholds_of_the_scores
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
 
 
 class SelectionConfig(dg.Config):
-    """Run configuration of `score_thresholds`: the fraction to keep, what it counts, and the coverage it requires."""
+    """Run configuration of `score_thresholds`: the coverage it requires. What is selected says the selections file."""
 
-    fraction: float = Field(default=0.2, description="Share of each domain that is kept, above 0, at most 1.")
-    budget: Literal["documents", "tokens"] = Field(
-        default="documents", description="Whether the fraction counts documents, as in the paper, or their tokens."
-    )
     min_coverage: float = Field(
         default=1.0,
         description="Least share of a domain's documents that must have a current score. At 1, every registered shard "
@@ -39,40 +41,48 @@ class SelectionConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[raw_corpus, attention_influence_scores],
+    deps=[
+        dg.AssetDep(raw_corpus, partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep(attention_influence_scores, partition_mapping=dg.AllPartitionMapping()),
+        "selection_definitions",
+    ],
+    partitions_def=selection_names,
     group_name="selection",
     owners=OWNERS,
     tags=DELTA_TABLE,
     kinds={"deltalake", "duckdb"},
-    code_version="1",
+    code_version="2",
     metadata=table_metadata("thresholds"),
 )
 @transient_faults_retried
 def score_thresholds(
-    context: dg.AssetExecutionContext, config: SelectionConfig, lake: LakeResource
+    context: dg.AssetExecutionContext, config: SelectionConfig, selections: SelectionsResource, lake: LakeResource
 ) -> dg.MaterializeResult:
     """A row for each domain: score and doc_id of the last document kept, and how much of the domain that keeps.
 
-    Scores are comparable only inside a domain, so each domain has a threshold of its own, which keeps the wanted
-    fraction of its documents or tokens. Documents rank by (score, doc_id), so the number kept is exact. Only scores of
-    the selector in use count.
+    A partition is a named selection of the selections file. Scores are comparable only inside a domain, so each domain
+    has a threshold of its own, which keeps what the selection asks for. Documents rank by (score, doc_id), so the
+    number kept is exact. Only scores of the selector in use count.
     """
-    tables = lake.tables()
+    tables, name, file = lake.tables(), context.partition_key, selections.read()
+    definition = file.named(name)
+    check_definition(name, definition, place=file.place)
     fingerprint = current_fingerprint(tables.root)
-    with connect(tables, "documents", "scores") as connection:
+    with connect(tables, "documents", *tables_needed(definition)) as connection:
         coverage = coverage_by_domain(connection, selector_fingerprint=fingerprint)
+        file.require_domains(name, [c.domain for c in coverage])
         require_coverage(
             coverage,
             at_least=config.min_coverage,
             never_indexed=never_indexed(context.instance, indexed=indexed_shards(connection)),
         )
         thresholds = find_thresholds(
-            connection, selector_fingerprint=fingerprint, fraction=config.fraction, budget=config.budget
+            connection, selector_fingerprint=fingerprint, definition=definition, selection=name, place=file.place
         )
         by_domain = {row["domain"]: row["threshold_score"] for row in thresholds.to_pylist()}
         sample = sampled_scores(connection, by_domain, selector_fingerprint=fingerprint)
-    version, _ = tables.replace_if_changed("thresholds", thresholds)
-    context.log.info(f"thresholds of {len(thresholds)} domains at {config.fraction:.0%} of {config.budget}")
+    version, _ = tables.replace_if_changed("thresholds", thresholds, where={"selection": name})
+    context.log.info(f"selection {name}: thresholds of {len(thresholds)} domains")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(hashlib.sha256(json.dumps(thresholds.to_pylist()).encode()).hexdigest()),
         metadata={
@@ -89,6 +99,8 @@ def score_thresholds(
             "dagster/uri": tables.root.table_uri("thresholds"),
             "delta_version": version,
             "selector_fingerprint": fingerprint,
+            "definition": as_json(json.loads(definition.to_json())),
+            "definition_digest": definition.digest,
         },
     )
 
@@ -107,41 +119,53 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @dg.asset(
-    deps=[attention_influence_scores, score_thresholds],
+    deps=[
+        dg.AssetDep(attention_influence_scores, partition_mapping=dg.AllPartitionMapping()),
+        score_thresholds,
+    ],
+    partitions_def=selection_names,
     group_name="selection",
     owners=OWNERS,
     tags=DELTA_TABLE,
     kinds={"deltalake", "duckdb"},
-    code_version="1",
+    code_version="2",
     metadata=table_metadata("selected_subset"),
 )
 @transient_faults_retried
 def selected_subset(
-    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+    context: dg.AssetExecutionContext, selections: SelectionsResource, corpus: CorpusResource, lake: LakeResource
 ) -> dg.MaterializeResult:
     """A row for each selected document: doc_id, score and tokens of those at or above their domain's threshold.
 
-    It is the reasoning-intensive part of the corpus, which `training_corpus` repeats. Texts are not copied into it.
-    The metadata says what changed against the selection before: overlap, rank correlation, what entered and left.
-    Refused, and the old selection kept, where scores were written after the thresholds that would change them.
+    A partition is a named selection. `paper` is the reasoning-intensive part of the corpus, which `training_corpus`
+    repeats. Texts are not copied into it. The metadata says what changed against the selection before: overlap, rank
+    correlation, what entered and left. Refused, and the old selection kept, where scores were written after the
+    thresholds that would change them, or the definition was changed.
     """
-    tables = lake.tables()
+    tables, name, file = lake.tables(), context.partition_key, selections.read()
+    definition = file.named(name)
     fingerprint = current_fingerprint(tables.root)
-    with connect(tables, "scores", "thresholds") as connection:
-        require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint)
+    with connect(tables, "thresholds", *tables_of(tables, name)) as connection:
+        require_thresholds_of_the_definition(connection, definition, selection=name)
+        require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint, selection=name)
         before = tables.version("selected_subset")
-        version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
-    with connect(tables, "selected_subset", versions={"selected_subset": version}) as connection:  # not another run's
-        digest = selection_digest(connection)
+        version = tables.replace(
+            "selected_subset",
+            selected(connection, selector_fingerprint=fingerprint, selection=name),
+            where={"selection": name},
+        )
+    of_selection = {"selection": name}
+    with connect(tables, "selected_subset", where=of_selection, versions={"selected_subset": version}) as connection:
+        digest = selection_digest(connection, name)
         by_domain = selected_by_domain(connection)
     n_documents = sum(row["documents"] for row in by_domain)
-    context.log.info(f"{n_documents:,} documents selected")
+    context.log.info(f"selection {name}: {n_documents:,} documents selected")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest),
         metadata={
             "selected": records([{name: _short(value) for name, value in row.items()} for row in by_domain]),
             "tokens": sum(row["tokens"] for row in by_domain),
-            **what_changed(tables, corpus, before=before, after=version),
+            **what_changed(tables, corpus, before=before, after=version, selection=name),
             "dagster/row_count": n_documents,
             "dagster/uri": tables.root.table_uri("selected_subset"),
             "delta_version": version,

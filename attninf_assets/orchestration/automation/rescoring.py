@@ -14,6 +14,7 @@ from attninf_assets.orchestration.assets.preview import rescoring_preview
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.connections.settings import RescorePolicy
+from attninf_assets.orchestration.runs.selections import DEFINITIONS
 
 NIGHTLY_AT = "0 2 * * *"  # UTC
 
@@ -131,13 +132,14 @@ def _rescore_nightly() -> dg.AutomationCondition:
 
 
 def _when_complete() -> dg.AutomationCondition:
-    """Scores changed, and no shard of the corpus is unscored, waiting, failed or at work.
+    """Scores or the selection's definition changed, and no shard of the corpus is unscored, waiting, failed or at work.
 
     The documents are read as well, but what becomes of them is waited for in their scores; a shard that was never
     indexed was never scored. The check `selection_waits_for_no_shard` names the shards waited for."""
     AC = dg.AutomationCondition
     scores = dg.AssetSelection.assets(attention_influence_scores)
-    waiting = _waiting_since(_changed(scores), label="scores_changed")
+    inputs = scores | dg.AssetSelection.assets(DEFINITIONS)
+    waiting = _waiting_since(_changed(inputs), label="scores_or_definition_changed")
     never_made = _never_made() & AC.any_deps_match(~AC.missing()).allow(scores)
     unfinished = (
         AC.missing().with_label("never_indexed_or_never_scored")

@@ -13,6 +13,7 @@ from attninf_assets.orchestration.connections.s3_credentials import connection_t
 from attninf_assets.sample.corpus import gather_sample_corpus
 from attninf_assets.sample.model import fetch_sample_model
 from attninf_assets.scores.cost import Estimate, read_approval
+from attninf_assets.selection.selections_file import Selections, read_selections
 from attninf_assets.selector.probe_plan import PlanName, plan_for
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions, options_now
 from attninf_assets.store.root import Root
@@ -78,6 +79,20 @@ class CorpusResource(dg.ConfigurableResource):
 
     def _options(self, *locations: str) -> StorageOptions:
         return self.lake.storage_options() if any(x.startswith("s3://") for x in locations) else NO_OPTIONS
+
+
+class SelectionsResource(dg.ConfigurableResource):
+    """The selections file, which says what selections there are; without one there is the paper's, `paper`."""
+
+    file: str | None = Field(
+        description="Path of the selections YAML; None for the paper's alone (ATTNINF_SELECTIONS)."
+    )
+    lake: dg.ResourceDependency[LakeResource]
+
+    def read(self) -> Selections:
+        """The selections as the file defines them now. Raises `ValueError` as `read_selections` does."""
+        on_s3 = self.file is not None and self.file.startswith("s3://")
+        return read_selections(self.file, storage_options=self.lake.storage_options() if on_s3 else NO_OPTIONS)
 
 
 class SelectorResource(dg.ConfigurableResource):

@@ -26,8 +26,10 @@ from attninf_assets.orchestration.connections.resources import (
     CorpusResource,
     CostResource,
     LakeResource,
+    SelectionsResource,
     SelectorResource,
 )
+from attninf_assets.selection.selections_file import read_selections
 from attninf_assets.selector.model_source import HUB_ID
 from attninf_assets.store.root import Root
 from attninf_assets.store.uris import SecretInUriError, redacted, require_no_secret
@@ -36,7 +38,11 @@ __all__ = ["RescorePolicy", "Settings", "read_settings", "resources_from"]
 
 _PREFIX = "ATTNINF_"
 _SECRETS = ("alert_webhook",)  # their values are shown nowhere
-_WITHOUT = {"budget": "unlimited", "alert_webhook": "no alerts"}  # what it means not to set them
+_WITHOUT = {
+    "budget": "unlimited",
+    "alert_webhook": "no alerts",
+    "selections": "the paper's selection",
+}  # what it means not to set them
 
 
 class RescorePolicy(StrEnum):
@@ -58,6 +64,7 @@ class Settings(BaseSettings):
 
     root: str = Field(default="data", title="a local path or s3://bucket/prefix")
     corpus: _HomePath = Field(default=SAMPLE, title="a corpus file")
+    selections: _HomePath | None = Field(default=None, title="a selections file")
     selector: str = Field(default=SAMPLE, title="a model")
     sample_dir: _HomePath = Field(default=".sample", title="a directory")
     rescore: RescorePolicy = Field(default=RescorePolicy.AT_ONCE, title=f"one of {', '.join(RescorePolicy)}")
@@ -87,11 +94,12 @@ class Settings(BaseSettings):
             raise ValueError(f"set but empty; unset it for the default, {default}")
         return value
 
-    @field_validator("root", "corpus", "selector", "sample_dir")
+    @field_validator("root", "corpus", "selections", "selector", "sample_dir")
     @classmethod
-    def _holds_no_secret(cls, value: str) -> str:
+    def _holds_no_secret(cls, value: str | None) -> str | None:
         """Dagster keeps these in its databases."""
-        require_no_secret(value)
+        if value is not None:
+            require_no_secret(value)
         return value
 
     @field_validator("root")
@@ -100,10 +108,10 @@ class Settings(BaseSettings):
         Root.at(value)
         return value
 
-    @field_validator("corpus")
+    @field_validator("corpus", "selections")
     @classmethod
-    def _is_there(cls, value: str) -> str:
-        if _is_local(value) and not os.path.isfile(value):
+    def _is_there(cls, value: str | None) -> str | None:
+        if value is not None and _is_local(value) and not os.path.isfile(value):
             raise ValueError("no such file")
         return value
 
@@ -155,15 +163,20 @@ def _variable(name: str) -> str:
 
 
 def resources_from(settings: Settings) -> dict[str, dg.ConfigurableResource]:
-    """The resources. Raises `ValueError` where a local corpus file is not valid; others are read by what uses them."""
-    if _is_local(settings.corpus):
-        load_corpus_config(settings.corpus)
+    """The resources. Raises `ValueError` where a local corpus or selections file is not valid, or a selection names a
+    domain that the corpus file does not have; files elsewhere are read by what uses them."""
+    domains = load_corpus_config(settings.corpus).domains if _is_local(settings.corpus) else None
+    if settings.selections is not None and _is_local(settings.selections):
+        selections = read_selections(settings.selections)
+        for name in selections.definitions if domains is not None else ():
+            selections.require_domains(name, domains or ())
     s3 = S3Resource(region_name=dg.EnvVar("AWS_REGION").get_value())
     lake = LakeResource(root=settings.root, s3=s3)
     return {
         "s3": s3,
         "lake": lake,
         "corpus": CorpusResource(file=settings.corpus, sample_dir=settings.sample_dir, lake=lake),
+        "selections": SelectionsResource(file=settings.selections, lake=lake),
         "selector": SelectorResource(source=settings.selector, sample_dir=settings.sample_dir),
         "cost": CostResource(
             price_per_device_hour=settings.device_hour_price,

@@ -8,17 +8,19 @@ __all__ = ["summary"]
 
 
 def summary(tables: Lake, *, n_scored: int, seconds: float) -> str:
-    """The selection by domain, the retrieval heads with their evidence, and where the training corpus lies."""
+    """The selections by domain, the retrieval heads with their evidence, and where the training corpus lies."""
     found = current_detection(tables.root)
     with connect(tables, "thresholds") as connection:
         rows = connection.execute(
-            "SELECT domain, n_documents, tokens_total, threshold_score, n_selected, tokens_selected "
-            "FROM thresholds ORDER BY domain"
+            "SELECT selection, domain, n_documents, tokens_total, threshold_score, n_selected, tokens_selected "
+            "FROM thresholds ORDER BY selection, domain"
         ).fetchall()
-    width = max(len("domain"), *(len(row[0]) for row in rows))
+    several = len({selection for selection, *_ in rows}) > 1
+    named = [(f"{selection}: {domain}" if several else domain, *rest) for selection, domain, *rest in rows]
+    width = max(len("domain"), *(len(row[0]) for row in named))
     by_domain = [
         f"{domain:<{width}}  {documents:>9,}  {tokens:>8,}  {threshold:>9.4f}  {selected:>8,}  {selected_tokens:>15,}"
-        for domain, documents, tokens, threshold, selected, selected_tokens in rows
+        for domain, documents, tokens, threshold, selected, selected_tokens in named
     ]
     evidence = found.evidence
     random_loss = evidence.base.loss + evidence.random_effect

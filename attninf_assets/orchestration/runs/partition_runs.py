@@ -22,7 +22,7 @@ from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.metadata import records
 from attninf_assets.orchestration.runs import dagster_internals as internals
 from attninf_assets.orchestration.runs.check_history import last_verdicts
-from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS, corpus_shards
+from attninf_assets.orchestration.runs.partitions import corpus_shards
 from attninf_assets.orchestration.runs.retries import is_transient
 from attninf_assets.store.uris import redacted
 
@@ -44,6 +44,7 @@ class PartitionCheck:
 
     asset: dg.AssetKey
     judge: Callable[[str, LakeResource], dg.AssetCheckResult]  # of a key, in the lake with its rows
+    partitions: dg.DynamicPartitionsDefinition = corpus_shards  # the asset's
 
     def evaluation(self, instance: dg.DagsterInstance, key: str, lake: LakeResource) -> dg.AssetCheckEvaluation:
         """The check of one partition, as an event about the partition's last materialization."""
@@ -56,7 +57,7 @@ class PartitionCheck:
         judged has failed. What the UI lists is the last verdict on each partition, so there is an event for each whose
         verdict is new, those that do not pass last. The latest is what the check's page shows: it has the table, too.
         """
-        registered = instance.get_dynamic_partitions(CORPUS_SHARDS)
+        registered = self.partitions.get_partition_keys(dynamic_partitions_store=instance)
         made = instance.get_materialized_partitions(self.asset)
         found = {key: self._judged(key, lake) for key in registered if key in made}
         not_passed = sorted(
@@ -128,7 +129,7 @@ class PartitionCheck:
                 asset=self.asset,
                 name=self.judge.__name__,
                 description=self.judge.__doc__,
-                partitions_def=corpus_shards,
+                partitions_def=self.partitions,
             )
             return check(evaluated)  # type: ignore[arg-type]  # a stream of events is as welcome as a result
 

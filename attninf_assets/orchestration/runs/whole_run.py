@@ -16,14 +16,16 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from attninf_assets.orchestration.connections.resources import CorpusResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, SelectionsResource
 from attninf_assets.orchestration.runs.liveness import end_dead_runs, living_run
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
+from attninf_assets.orchestration.runs.selections import register_selections
+from attninf_assets.selection.eligible import check_definition
 
 __all__ = ["Told", "WholeRun", "instance_of_home", "launchpad_fields", "materialize_everything", "read_run_config"]
 
 _SELECTOR = ["selector_model", "retrieval_probes", "retrieval_heads"]
-_SELECTION = ["score_thresholds", "selected_subset", "training_corpus"]
+_SELECTION = ["score_thresholds", "selected_subset"]  # of each named selection
 _FEATURES = ["near_duplicates", "score_confounders"]
 _LOOKS = ["score_bands", "selection_what_if"]  # at scores that are there
 _ASSETS = [
@@ -34,6 +36,7 @@ _ASSETS = [
     "document_features",
     *_FEATURES,
     *_SELECTION,
+    "training_corpus",
     *_LOOKS,
     "lake_maintenance",
 ]
@@ -55,17 +58,22 @@ class WholeRun:
 def materialize_everything(
     project: dg.Definitions, instance: dg.DagsterInstance, *, run_config: RunConfig | None = None, say: Told
 ) -> WholeRun:
-    """Index every shard, build the selector, score every shard, compute features, select and mix, maintain the lake.
+    """Index every shard, build the selector, score, compute features, make every selection, mix one, maintain the lake.
 
     `run_config` is Dagster's, of any of these assets; each run gets the part of it that concerns its assets. A shard
     that fails is passed over, and told of in the end; where a whole stage fails the ones after it are not begun.
-    Raises ValueError for a run configuration that is none, or a glob that nothing matches, before anything is done, and
-    KeyboardInterrupt where it is interrupted.
+    Raises ValueError for a run configuration or selections that are none, or a glob that nothing matches, before
+    anything is done, and KeyboardInterrupt where it is interrupted.
     """
     resources = project.resources or {}
     corpus = resources["corpus"]
     assert isinstance(corpus, CorpusResource)
+    named = resources["selections"]
+    assert isinstance(named, SelectionsResource)
     run_config = _checked(project, run_config or {})
+    selections = named.read()
+    for name, definition in selections.definitions.items():
+        check_definition(name, definition, place=selections.place)
     job = dg.Definitions.merge(
         project, dg.Definitions(loggers={"story": dg.LoggerDefinition(_story_logger)})
     ).resolve_implicit_global_asset_job_def()
@@ -95,8 +103,11 @@ def materialize_everything(
     sources = corpus.open()
     found = sources.shards()
     sources.require_files(found)
+    for name in selections.definitions:
+        selections.require_domains(name, set(sources.config.domains))
     shards = [shard.key for shard in found]
     instance.add_dynamic_partitions(CORPUS_SHARDS, shards)
+    register_selections(instance, selections)
     indexed = [key for key in shards if materialize(["raw_corpus"], key).success]
     say("selector: pinning the model, building probes, detecting the retrieval heads")
     if not indexed or not materialize(_SELECTOR).success or not materialize(["rescoring_preview"]).success:
@@ -113,7 +124,9 @@ def materialize_everything(
         materialize(["document_features"], key)
     materialize(_FEATURES)
     say("selection and mix")
-    came.selected = materialize(_SELECTION).success
+    for name in selections.definitions:
+        materialize(_SELECTION, name)
+    came.selected = materialize(["training_corpus"]).success
     materialize(["score_coverage", *(_LOOKS if came.selected else ())])
     say("maintenance")
     materialize(["lake_maintenance"])

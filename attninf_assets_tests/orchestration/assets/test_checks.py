@@ -51,7 +51,7 @@ def first(frame: pl.DataFrame, column: str, value: object) -> pl.DataFrame:
 
 def test_all_are_content_with_an_undisturbed_pipeline(pipeline: Pipeline) -> None:
     assert not failing(pipeline, "every_document_is_scored_once", SHARDS[0])
-    assert not failing(pipeline, "thresholds_keep_the_asked_fraction")
+    assert not failing(pipeline, "thresholds_keep_the_asked_fraction", "paper")
 
 
 @pytest.mark.parametrize(
@@ -175,16 +175,16 @@ def test_ids_repeated_in_another_shard_are_noticed(pipeline: Pipeline) -> None:
 )
 def test_a_wrong_threshold_is_noticed(pipeline: Pipeline, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     rewrite(pipeline, "thresholds", change)
-    assert failing(pipeline, "thresholds_keep_the_asked_fraction")
+    assert failing(pipeline, "thresholds_keep_the_asked_fraction", "paper")
 
 
 @pytest.mark.parametrize(
     "change", [lambda frame: frame[1:], lambda frame: first(frame, "selector_fingerprint", "another")]
 )
 def test_a_wrong_selection_is_noticed(pipeline: Pipeline, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    assert not failing(pipeline, "selection_is_what_the_thresholds_say")
+    assert not failing(pipeline, "selection_is_what_the_thresholds_say", "paper")
     rewrite(pipeline, "selected_subset", change)
-    assert failing(pipeline, "selection_is_what_the_thresholds_say")
+    assert failing(pipeline, "selection_is_what_the_thresholds_say", "paper")
 
 
 def test_thresholds_of_other_scores_select_nothing_and_the_old_selection_stays(pipeline: Pipeline) -> None:
@@ -194,7 +194,7 @@ def test_thresholds_of_other_scores_select_nothing_and_the_old_selection_stays(p
         pipeline.run(["selected_subset"])
     assert pipeline.lake.version("selected_subset") == before
     pipeline.run(["score_thresholds", "selected_subset"])
-    assert not failing(pipeline, "selection_is_what_the_thresholds_say")
+    assert not failing(pipeline, "selection_is_what_the_thresholds_say", "paper")
 
 
 def test_a_training_corpus_that_is_not_its_manifest_is_noticed(pipeline: Pipeline) -> None:

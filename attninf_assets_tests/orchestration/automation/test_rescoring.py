@@ -7,10 +7,11 @@ import pytest
 
 from attninf_assets.definitions import definitions
 from attninf_assets.influence.selector import SCORING_VERSION
-from attninf_assets_tests.support.automation_story import DOWNSTREAM, PREVIEW, SCORES, Story
+from attninf_assets_tests.support.automation_story import DEFINITIONS, MIX, PREVIEW, SCORES, SELECTION, Story
 
 ALL = {"letters.a", "letters.b", "notes.first"}
-FOLLOW = {asset: {""} for asset in DOWNSTREAM}
+FOLLOW = {asset: {"paper"} for asset in SELECTION}  # and once they are made, the mix
+MIXED = {MIX: {""}}
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def test_nothing_is_requested_of_an_empty_corpus(story: Story) -> None:
 
 def test_shards_wait_for_a_selector_then_are_scored_then_selected(story: Story) -> None:
     story.shards(*ALL)
+    story.selections(paper="paper 1")
     assert story.tick() == {}
     story.made("retrieval_heads", version="heads 1")
     assert story.tick() == {SCORES: ALL}
@@ -32,8 +34,9 @@ def test_shards_wait_for_a_selector_then_are_scored_then_selected(story: Story) 
     for key, run in runs.items():
         story.land(run, SCORES, key, version="heads 1")
     assert story.tick() == FOLLOW
-    for asset in sorted(DOWNSTREAM):
-        story.made(asset)
+    story.selected("paper")
+    assert story.tick() == MIXED
+    story.made(MIX)
     assert [story.tick(), story.tick()] == [{}, {}]
 
 
@@ -210,20 +213,22 @@ def test_a_new_code_version_requests_nothing(story: Story) -> None:
 
 @pytest.mark.parametrize("ticks_meanwhile", [False, True])
 def test_after_a_rescoring_thresholds_selection_and_mix_are_requested_once(story: Story, ticks_meanwhile: bool) -> None:
-    """They are made in one run: its thresholds are new to the selection only if it did not read them."""
+    """The first two are made in one run: its thresholds are new to the selection only if it did not read them."""
     story.settled("heads 1")
     story.made("retrieval_heads", version="heads 2")
     assert story.tick() == {SCORES: ALL}
     story.made(SCORES, *ALL, version="heads 2")
     assert story.tick() == FOLLOW
-    order = ["score_thresholds", "selected_subset", "training_corpus"]
-    run = story.begin(order[0], then=order[1:])
-    requested = []
-    for asset in order:
-        story.make(run, asset, version="heads 2")
-        requested += [story.tick()] if ticks_meanwhile else []
+    run = story.begin(SELECTION[0], "paper", then=SELECTION[1:])
+    for asset in SELECTION:
+        story.make(run, asset, "paper", version="heads 2")
+        assert not ticks_meanwhile or story.tick() == {}
     story.end(run)
-    assert [*requested, story.tick(), story.tick()] == [{}] * (len(requested) + 2)
+    assert story.tick() == MIXED
+    mix = story.begin(MIX)
+    assert not ticks_meanwhile or story.tick() == {}
+    story.land(mix, MIX, version="heads 2")
+    assert [story.tick(), story.tick()] == [{}, {}]
 
 
 def test_selection_and_mix_follow_thresholds_and_nothing_else_that_they_read(story: Story) -> None:
@@ -232,11 +237,12 @@ def test_selection_and_mix_follow_thresholds_and_nothing_else_that_they_read(sto
     story.instance.add_dynamic_partitions("corpus_shards", ["notes.second"])
     indexing, scoring = story.begin("raw_corpus", "letters.a"), story.begin(SCORES, "letters.b")
     assert story.tick() == {}
-    story.made("score_thresholds", version="by hand")
-    assert story.tick() == {"selected_subset": {""}, "training_corpus": {""}}
-    story.made("selected_subset", version="by hand")
-    story.made("training_corpus", version="by hand")
-    story.tick()
+    story.made("score_thresholds", "paper", version="by hand")
+    assert story.tick() == {"selected_subset": {"paper"}}
+    story.made("selected_subset", "paper", version="by hand")
+    assert story.tick() == MIXED
+    story.made(MIX, version="by hand")
+    assert story.tick() == {}
     story.land(indexing, "raw_corpus", "letters.a", version="2")
     story.land(scoring, SCORES, "letters.b", version="2")
     assert story.tick() == {SCORES: {"letters.a"}}
@@ -256,12 +262,62 @@ def test_a_selection_that_failed_after_its_thresholds_waits_for_a_person_or_the_
     story.settled()
     story.made(SCORES, "letters.b", version="2")
     assert story.tick() == FOLLOW
-    run = story.begin("score_thresholds", then=["selected_subset", "training_corpus"])
-    story.make(run, "score_thresholds", version="2")
+    run = story.begin("score_thresholds", "paper", then=["selected_subset"])
+    story.make(run, "score_thresholds", "paper", version="2")
     story.fail(run)
     assert [story.tick(), story.tick()] == [{}, {}]
     story.made(SCORES, "letters.b", version="3")
     assert story.tick() == FOLLOW
+
+
+def test_a_changed_definition_requests_its_selection_and_no_other(story: Story) -> None:
+    story.settled()
+    story.selections(lean="lean 1")
+    assert story.tick() == {asset: {"lean"} for asset in SELECTION}
+    story.selected("lean", version="1")
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made(DEFINITIONS, "lean", version="lean 2")
+    assert story.tick() == {asset: {"lean"} for asset in SELECTION}
+    story.selected("lean", version="2")
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made(DEFINITIONS, "paper", "lean", version="lean 2")
+    assert story.tick() == FOLLOW
+
+
+def test_a_new_shard_renews_every_selection_and_then_mixes_the_papers(story: Story) -> None:
+    story.settled()
+    story.selections(lean="lean 1")
+    story.tick()
+    story.selected("lean", version="1")
+    story.tick()
+    story.made(SCORES, "letters.b", version="2")
+    assert story.tick() == {asset: {"lean", "paper"} for asset in SELECTION}
+    story.selected("lean", version="2")
+    assert story.tick() == {}
+    story.selected("paper", version="2")
+    assert story.tick() == MIXED
+
+
+def test_a_selection_that_cannot_be_made_keeps_no_other_and_not_the_mix(story: Story) -> None:
+    story.settled()
+    story.selections(huge="huge 1")
+    assert story.tick() == {asset: {"huge"} for asset in SELECTION}
+    story.fail(story.begin(SELECTION[0], "huge", then=SELECTION[1:]))
+    assert [story.tick(), story.tick()] == [{}, {}]
+    story.made(DEFINITIONS, "paper", version="paper 2")
+    assert story.tick() == FOLLOW
+    story.selected("paper", version="2")
+    assert story.tick() == MIXED
+
+
+def test_where_paper_is_not_defined_nothing_is_mixed_by_itself(story: Story) -> None:
+    story.shards(*ALL)
+    story.selections(lean="lean 1")
+    story.made("retrieval_heads", version="heads 1")
+    story.made(SCORES, *ALL, version="heads 1")
+    assert story.tick() == {asset: {"lean"} for asset in SELECTION}
+    story.selected("lean", version="1")
+    assert [story.tick(), story.tick()] == [{}, {}]
 
 
 def test_nightly_waits_for_the_night(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +363,7 @@ def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch:
         "new_shards",
         "coverage_watch",
         "feature_renewal",
+        "selections",
     ]
     story.shards(*ALL)
     story.made("retrieval_heads", version="heads 1")
@@ -316,7 +373,7 @@ def test_on_demand_requests_nothing_and_has_no_sensor(story: Story, monkeypatch:
 def test_rescoring_is_off_until_it_is_turned_on_and_ingestion_is_on() -> None:
     states = {sensor.name: sensor.default_status for sensor in definitions().sensors or []}
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
-    always = dict.fromkeys(["new_shards", "coverage_watch", "feature_renewal"], running)
+    always = dict.fromkeys(["new_shards", "coverage_watch", "feature_renewal", "selections"], running)
     assert states == {**always, "rescoring": stopped}
 
 

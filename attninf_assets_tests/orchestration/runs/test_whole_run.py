@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from attninf_assets.cli import app
 from attninf_assets.definitions import definitions
+from attninf_assets.mixture.manifest import Manifest
 from attninf_assets.orchestration.display.summary import summary
 from attninf_assets.orchestration.runs.whole_run import launchpad_fields, materialize_everything
 from attninf_assets_tests.support.pipeline import PROBES, SHARDS, Pipeline, build_pipeline
@@ -31,7 +32,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump({"ops": PROBES | {"score_thresholds": {"config": {"fraction": 0.4}}}}))
+    path.write_text(yaml.safe_dump({"ops": PROBES | {"training_corpus": {"config": {"selected_weight": 2.0}}}}))
     return path
 
 
@@ -46,7 +47,9 @@ def test_everything_is_materialized_with_the_configuration_given_and_once_more_n
     code, out, err = attninf_run("--config", config)
     assert code == 0, err
     assert f"{len(pipeline.rows('documents'))} documents scored" in out
-    assert set(pipeline.rows("thresholds")["fraction"]) == {0.4}
+    n = len(pipeline.rows("selected_subset"))
+    assert Manifest.read(pipeline.lake.root).selected_weight == 2
+    assert n == 15
     assert len(pipeline.rows("retrieval_probes")) == 6
     with dg.DagsterInstance.get() as instance:  # for the UI to show
         assert instance.get_materialized_partitions(dg.AssetKey("attention_influence_scores")) == set(SHARDS)
@@ -100,8 +103,8 @@ def test_where_nothing_can_be_indexed_the_run_ends_there(pipeline: Pipeline, con
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("ops: {score_thresholds: {config: {fractoin: 0.1}}}", '"fractoin" at path root:ops:score_thresholds:config'),
-        ("ops: {score_thresholds: {config: {fraction: much}}}", '"much"'),
+        ("ops: {score_thresholds: {config: {fraction: 0.1}}}", '"fraction" at path root:ops:score_thresholds:config'),
+        ("ops: {score_thresholds: {config: {min_coverage: much}}}", '"much"'),
         ("ops: {scores: {config: {}}}", "ops.scores: no asset of this run; it has raw_corpus, selector_model"),
         ("resources: {}", "resources: unknown"),
         ("ops: [1]", "ops: [1] is no mapping"),
