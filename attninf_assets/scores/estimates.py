@@ -17,9 +17,11 @@ __all__ = [
     "DomainEstimate",
     "LargeDocument",
     "Rates",
+    "ScoredTexts",
     "estimates_by_domain",
     "largest_documents",
     "measured_rates",
+    "rates_of",
     "together",
 ]
 
@@ -71,6 +73,16 @@ class LargeDocument:
     share: float  # 0 to 1
 
 
+@dataclass(frozen=True)
+class ScoredTexts:
+    """The bytes and tokens of a domain's indexed documents that are scored by the selector, or by others."""
+
+    domain: str
+    is_ours: bool
+    n_bytes: int
+    n_tokens: int
+
+
 def measured_rates(connection: duckdb.DuckDBPyConnection, root: Root, *, selector_fingerprint: str) -> Rates:
     """The rates at which the selector scores: measured in its own scores and runs, else in its trial, else in others'.
 
@@ -78,18 +90,26 @@ def measured_rates(connection: duckdb.DuckDBPyConnection, root: Root, *, selecto
     other selectors. Bytes per token are those of each domain's documents that it has scored, else of the trial, else of
     all scored documents. Reads the views `documents`, `scores` and `scoring_runs`, and the trial under the root.
     """
-    trial = read_trial(root, selector_fingerprint)
     rows = connection.execute(
         """
-        SELECT domain, selector_fingerprint = $1 AS is_ours, sum(n_bytes) AS n_bytes, sum(n_tokens) AS n_tokens
-        FROM documents JOIN scores USING (domain, shard, doc_id) GROUP BY ALL HAVING sum(n_tokens) > 0
+        SELECT domain, selector_fingerprint = $1 AS is_ours, sum(n_bytes)::BIGINT, sum(n_tokens)::BIGINT
+        FROM documents JOIN scores USING (domain, shard, doc_id, text_sha256) GROUP BY ALL
         """,
         [selector_fingerprint],
     ).fetchall()
-    ours = {domain: n_bytes / n_tokens for domain, is_ours, n_bytes, n_tokens in rows if is_ours}
-    theirs = {domain: n_bytes / n_tokens for domain, is_ours, n_bytes, n_tokens in rows if not is_ours}
+    return rates_of([ScoredTexts(*row) for row in rows], connection, root, selector_fingerprint=selector_fingerprint)
+
+
+def rates_of(
+    texts: Sequence[ScoredTexts], connection: duckdb.DuckDBPyConnection, root: Root, *, selector_fingerprint: str
+) -> Rates:
+    """The same, where the scored documents are counted already. Reads the view `scoring_runs` alone."""
+    trial = read_trial(root, selector_fingerprint)
+    known = [of for of in texts if of.n_tokens]
+    ours = {of.domain: of.n_bytes / of.n_tokens for of in known if of.is_ours}
+    theirs = {of.domain: of.n_bytes / of.n_tokens for of in known if not of.is_ours}
     tried = {} if trial is None else trial.bytes_per_token
-    of_all = (sum(row[2] for row in rows) / sum(row[3] for row in rows)) if rows else None
+    of_all = sum(of.n_bytes for of in known) / sum(of.n_tokens for of in known) if known else None
     if of_all is None and tried:
         of_all = sum(tried.values()) / len(tried)
     of_domain = theirs | tried | ours

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attninf_assets.scores.estimates import measured_rates
+from attninf_assets.scores.estimates import ScoredTexts, rates_of
 from attninf_assets.scores.staging import StagedScores, staged_shards
 from attninf_assets.store.root import Root
 
@@ -98,21 +98,31 @@ def scoring_progress(
 
     Reads the views `documents`, `scores` and `scoring_runs`, and what is staged under the root.
     """
-    rates = measured_rates(connection, root, selector_fingerprint=selector_fingerprint)
     rows = connection.execute(
         """
         SELECT domain, count(*),
                count(*) FILTER (WHERE selector_fingerprint = $1),
                coalesce(sum(n_tokens) FILTER (WHERE selector_fingerprint = $1), 0)::BIGINT,
                coalesce(sum(n_tokens) FILTER (WHERE selector_fingerprint <> $1), 0)::BIGINT,
-               coalesce(sum(n_bytes) FILTER (WHERE selector_fingerprint IS NULL), 0)::BIGINT
+               coalesce(sum(n_bytes) FILTER (WHERE selector_fingerprint IS NULL), 0)::BIGINT,
+               coalesce(sum(n_bytes) FILTER (WHERE selector_fingerprint = $1), 0)::BIGINT,
+               coalesce(sum(n_bytes) FILTER (WHERE selector_fingerprint <> $1), 0)::BIGINT
         FROM documents LEFT JOIN scores USING (domain, shard, doc_id, text_sha256)
         GROUP BY domain ORDER BY domain
         """,
         [selector_fingerprint],
     ).fetchall()
+    texts = [
+        of
+        for domain, _, _, tokens_done, known_left, _, bytes_done, bytes_known in rows
+        for of in (
+            ScoredTexts(domain, True, bytes_done, tokens_done),
+            ScoredTexts(domain, False, bytes_known, known_left),
+        )
+    ]
+    rates = rates_of(texts, connection, root, selector_fingerprint=selector_fingerprint)
     domains = []
-    for domain, documents, done, tokens_done, known_left, bytes_left in rows:
+    for domain, documents, done, tokens_done, known_left, bytes_left, *_ in rows:
         left = known_left if not bytes_left else None
         if bytes_left and (bytes_per_token := rates.bytes_per_token_in(domain)):
             left = known_left + round(bytes_left / bytes_per_token)

@@ -104,33 +104,28 @@ def rescoring_preview(
 
 
 def _row(domain: DomainEstimate, rates: Rates) -> dict[str, Any]:
-    """A domain's estimate, as people read it."""
+    """A domain's estimate, as people read it; first what is decided by, as the page shows the first columns alone."""
     of_domain = rates.bytes_per_token_in(domain.domain)
     return {
         "domain": domain.domain,
-        "shards": domain.partitions,
+        "tokens": "unknown" if domain.tokens is None else f"{domain.tokens:,}",
+        "device_hours": "unknown" if domain.device_hours is None else f"{domain.device_hours:,.3g}",
+        "money": "unknown" if domain.money is None else f"{domain.money:,.2f}",
         "documents": domain.documents,
+        "shards": domain.partitions,
         "megabytes": rounded(domain.n_bytes / 1e6),
         "bytes_per_token": "unknown" if of_domain is None else f"{of_domain:.2f}",
-        "tokens": "unknown" if domain.tokens is None else f"{domain.tokens:,}",
-        "device_hours": "unknown" if domain.device_hours is None else f"{domain.device_hours:,.4g}",
-        "money": "unknown" if domain.money is None else f"{domain.money:,.2f}",
     }
 
 
 def _standing_out(largest: Sequence[LargeDocument]) -> str:
     """The documents that alone hold a tenth or more of what is to be scored, in a sentence; empty where none does."""
     named = [
-        f"{printable(document.doc_id)} in {document.domain}.{document.shard} ({document.share:.0%}, "
-        f"{document.n_bytes / 1e6:,.1f} MB)"
+        f"{printable(document.doc_id)} in {document.domain}.{document.shard} is {document.share:.0%} of the bytes"
         for document in largest
         if document.share >= _STANDS_OUT and len(largest) > 1
     ]
-    if not named:
-        return ""
-    each = "" if len(named) == 1 else " each"
-    what = "1 document holds" if len(named) == 1 else f"{len(named)} documents hold"
-    return f"{what} a tenth or more of the bytes to score{each}: {', '.join(named)}"
+    return "; ".join(named)
 
 
 def _large(document: LargeDocument) -> dict[str, Any]:
