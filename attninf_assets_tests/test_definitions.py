@@ -72,7 +72,7 @@ def test_tables_show_their_columns_with_meanings(specs: dict[str, dg.AssetSpec],
 
 def test_device_work_queues_in_one_pool_and_other_work_does_not() -> None:
     pools = {
-        asset.key.to_user_string(): asset.node_def.pools if asset.node_def else set()
+        asset.key.to_user_string(): asset.node_def.pools if asset.is_executable else set()
         for asset in definitions().resolve_asset_graph().assets_defs
         if asset.keys and len(asset.keys) == 1
     }

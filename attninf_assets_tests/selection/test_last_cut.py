@@ -25,9 +25,10 @@ def shard(name: str, scores: list[float | None]) -> pa.Table:
 def thresholds(scores: pa.Table, fraction: float) -> pa.Table:
     with duckdb.connect() as connection:
         connection.register("scores", scores)
-        return find_thresholds(
-            connection, selector_fingerprint="f", definition=SelectionDefinition(keep=Keep(fraction=fraction))
-        )
+        if not connection.sql("SELECT 1 FROM scores WHERE isfinite(score)").fetchall():
+            return TABLES["thresholds"].empty_table()
+        definition = SelectionDefinition(keep=Keep(fraction=fraction))
+        return find_thresholds(connection, selector_fingerprint="f", definition=definition)
 
 
 @given(a=_SCORES, b=_SCORES, fraction=st.sampled_from([0.1, 0.3, 0.5, 1.0]))

@@ -52,8 +52,8 @@ def test_what_if_equals_materializing(few: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def _subset(rows: list[Row]) -> pa.Table:
-    columns = ["doc_id", "domain", "shard", "score", "n_tokens", "selector_fingerprint"]
-    return pa.Table.from_pylist(rows).select(columns)
+    columns = ["selection", "doc_id", "domain", "shard", "score", "n_tokens", "selector_fingerprint"]
+    return pa.Table.from_pylist([{"selection": PAPER, **row} for row in rows]).select(columns)
 
 
 def _keeping(fraction: float, budget: Budget) -> SelectionDefinition:

@@ -18,8 +18,10 @@ from attninf_assets.store.open_tables import Handle
 from attninf_assets.store.query import connect
 from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import PARTITIONED_BY, TABLES, came_later
+from attninf_assets.store.scrub import scrub
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.processes import FORKED
+from attninf_assets_tests.torture.writes import made_rows
 from benchmarks.rigs.tables_of_scores import run_of, scores_of
 
 
@@ -176,6 +178,33 @@ def test_an_older_table_is_read_with_nulls_and_gets_its_later_columns_with_the_n
     with connect(lake, "quarantine") as connection:
         found = connection.execute("SELECT shard, source_row FROM quarantine ORDER BY shard").fetchall()
     assert found == [("a", None), ("b", 7)]
+
+
+@pytest.mark.parametrize("name", ["thresholds", "selected_subset"])
+def test_a_table_of_before_selections_had_names_reads_as_empty_and_is_laid_out_anew_with_the_next_commit(
+    root: Root, name: str
+) -> None:
+    lake, schema = Lake(root), TABLES[name]
+    since = {"selection", "n_eligible", "tokens_eligible", "wanted", "threshold_key", "definition", "definition_digest"}
+    since |= {"rule", "order_key", "copies"}
+    older = pa.schema([field for field in schema if field.name not in since])
+    columns = ["domain"] if name == "selected_subset" else []
+    options = dict(root.storage_options)
+    table = DeltaTable.create(root.table_uri(name), older, partition_by=columns, storage_options=options)
+    row = made_rows(name, "old", {}).select(older.names).to_pylist()[0]
+    write_deltalake(table, pa.Table.from_pylist([row], schema=older), mode="append")
+    assert lake.exists(name)
+    assert (len(lake.read(name)), lake.partitions(name), lake.count(name)) == (0, [], 0)
+    with connect(lake, name) as connection:
+        assert connection.execute(f"SELECT selection FROM {name}").fetchall() == []
+    assert scrub(lake) == []
+    new = made_rows(name, "new", {"selection": "lean", "domain": "web"})
+    version = lake.replace(name, new, where={"selection": "lean"})
+    lake.replace(name, made_rows(name, "more", {"selection": "paper", "domain": "web"}), where={"selection": "paper"})
+    assert lake.read(name, where={"selection": "lean"}).to_pylist() == new.to_pylist()
+    assert {one["selection"] for one in lake.partitions(name)} == {"lean", "paper"}
+    assert len(lake.read(name, version=version - 1)) == 0
+    assert scrub(lake) == []
 
 
 def test_rows_are_taken_out_unless_another_writer_put_others_there(root: Root) -> None:
