@@ -127,7 +127,7 @@ def test_a_head_of_several_suspect_sets_is_audited_once_and_the_number_in_a_pass
     single = [heads for streams in passes for heads in streams if len(heads) == 1]
     assert len(single) == len(set(single)) >= 2
     passes.clear()
-    monkeypatch.setattr(evidence_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(evidence_module, "AT_ONCE", 1)
     assert gathered(Head(1, 0), Head(1, 1)) == together
     assert len([streams for streams in passes if len(streams) == 1]) == len(single)
 
