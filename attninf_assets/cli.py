@@ -316,7 +316,7 @@ def verify(
                 selector,
                 n=sample,
                 seed=seed,
-                load=partial(_loaded, lake, selector),
+                load=partial(_loaded, lake, selector),  # who verifies believes no earlier self-check
                 storage_options=sources.storage_options,
             ):
                 n_compared += 1
@@ -328,7 +328,59 @@ def verify(
         raise typer.Exit(IN_PART)
 
 
-def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
+@app.command()
+def explain(
+    domain: Annotated[str, typer.Argument(help="The document's domain.")],
+    doc_id: Annotated[str, typer.Argument(help="Its id.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write a page for a browser to this file. Unset: to the terminal.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, on stdout.")] = False,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of a long document that are explained.")] = 4,
+    first_window: Annotated[int, typer.Option(min=1, help="The first of them.")] = 1,
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Say why a document is in or out: where it stands, and its text by how much each token's loss rises.
+
+    Loads the selector in use on this machine's device, and computes both losses of each token anew. Exit code 0: all
+    is as it is stored; 3: the text or its score is not, which is said; 2: bad input, or there is no such document.
+    """
+    from functools import partial
+
+    from attninf_assets.explaining.explanation import explain_document
+    from attninf_assets.explaining.output import to_json, to_page
+    from attninf_assets.explaining.terminal import print_explanation
+    from attninf_assets.explaining.view import view_of
+
+    with _problems_told("explain"):
+        if as_json and out is not None:
+            raise ValueError("--json goes to stdout, --out writes a page: give one of them")
+        lake, corpus = _connections(root)
+        explanation = explain_document(
+            lake.tables(),
+            corpus.open(),
+            domain,
+            doc_id,
+            load=partial(_loaded, lake, self_check=False),
+            first_window=first_window - 1,
+            n_windows=windows,
+        )
+        view = view_of(explanation)
+        if out is not None:
+            out.write_text(to_page(view), encoding="utf-8")
+            _tell(f"written: {out}")
+        elif as_json:
+            typer.echo(to_json(view))
+        else:
+            from rich.console import Console
+
+            print_explanation(view, Console())
+    if not view.is_sound:
+        raise typer.Exit(IN_PART)
+
+
+def _loaded(lake: "LakeResource", selector: "Selector", *, self_check: bool = True) -> "Engine":
+    """The selector's model; with `self_check` compared with its own forward pass again, whatever is remembered."""
     from attninf_assets.influence.engine import load_engine
     from attninf_assets.influence.runtime.devices import choose_device, claim_device
     from attninf_assets.selector.model_files import local_directory
@@ -340,7 +392,8 @@ def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
         numeric_class=selector.numeric_class,
         max_tokens=selector.max_tokens,
         device=choose_device(),
-        memory=lake.engine_memory(),  # without the model's digest: who verifies believes no earlier self-check
+        memory=lake.engine_memory(),
+        model_digest=None if self_check else selector.model_digest,
     )
 
 
