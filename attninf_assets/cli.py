@@ -18,7 +18,6 @@ from attninf_assets.store.uris import redacted, require_no_secret
 
 if TYPE_CHECKING:
     from attninf_assets.corpus.documents import Refusal, Shard
-    from attninf_assets.influence.engine import Engine
     from attninf_assets.influence.model.head import Head
     from attninf_assets.influence.selector import Selector
     from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
@@ -144,7 +143,8 @@ def run(
     import time
 
     from attninf_assets.definitions import definitions
-    from attninf_assets.orchestration.connections.resources import LakeResource
+    from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+    from attninf_assets.orchestration.display.reason import reason_of_top_document
     from attninf_assets.orchestration.display.summary import summary
     from attninf_assets.orchestration.runs.whole_run import (
         instance_of_home,
@@ -166,10 +166,14 @@ def run(
             except KeyboardInterrupt:
                 _tell("interrupted: run again, it goes on from what is done")
                 raise typer.Exit(INTERRUPTED) from None
-    lake = (project.resources or {})["lake"]
+    resources = project.resources or {}
+    lake, corpus = resources["lake"], resources["corpus"]
     assert isinstance(lake, LakeResource)
+    assert isinstance(corpus, CorpusResource)
     if came.selected:
         typer.echo(summary(lake.tables(), n_scored=came.n_scored, seconds=time.monotonic() - started))
+        if reason := reason_of_top_document(lake, corpus, compute=came.n_scored > 0):
+            typer.echo(reason)
     for what, why in came.failed.items():
         _tell(f"failed: {what}: {why}")
     if came.failed:
@@ -298,6 +302,7 @@ def verify(
     from functools import partial
 
     from attninf_assets.corpus.stored_index import indexed_from
+    from attninf_assets.orchestration.connections.engine import load_selector_engine
     from attninf_assets.scores.recomputation import recompute_sample
     from attninf_assets.selector.stored import current_selector
     from attninf_assets.store.retirement import stored_shards
@@ -316,7 +321,7 @@ def verify(
                 selector,
                 n=sample,
                 seed=seed,
-                load=partial(_loaded, lake, selector),  # who verifies believes no earlier self-check
+                load=partial(load_selector_engine, lake, selector, self_check=True),
                 storage_options=sources.storage_options,
             ):
                 n_compared += 1
@@ -351,6 +356,7 @@ def explain(
     from attninf_assets.explaining.output import to_json, to_page
     from attninf_assets.explaining.terminal import print_explanation
     from attninf_assets.explaining.view import view_of
+    from attninf_assets.orchestration.connections.engine import load_selector_engine
 
     with _problems_told("explain"):
         if as_json and out is not None:
@@ -361,7 +367,7 @@ def explain(
             corpus.open(),
             domain,
             doc_id,
-            load=partial(_loaded, lake, self_check=False),
+            load=partial(load_selector_engine, lake),
             first_window=first_window - 1,
             n_windows=windows,
         )
@@ -377,24 +383,6 @@ def explain(
             print_explanation(view, Console())
     if not view.is_sound:
         raise typer.Exit(IN_PART)
-
-
-def _loaded(lake: "LakeResource", selector: "Selector", *, self_check: bool = True) -> "Engine":
-    """The selector's model; with `self_check` compared with its own forward pass again, whatever is remembered."""
-    from attninf_assets.influence.engine import load_engine
-    from attninf_assets.influence.runtime.devices import choose_device, claim_device
-    from attninf_assets.selector.model_files import local_directory
-
-    root = lake.storage_root()
-    claim_device()
-    return load_engine(
-        local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()),
-        numeric_class=selector.numeric_class,
-        max_tokens=selector.max_tokens,
-        device=choose_device(),
-        memory=lake.engine_memory(),
-        model_digest=None if self_check else selector.model_digest,
-    )
 
 
 def _connections(root: str | None) -> "tuple[LakeResource, CorpusResource]":

@@ -5,6 +5,7 @@ import dagster as dg
 from attninf_assets.orchestration.assets.checks import CHECKS, every_shard_is_current, selection_waits_for_no_shard
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import rescoring_preview, score_coverage
+from attninf_assets.orchestration.assets.explaining import explain_document
 from attninf_assets.orchestration.assets.external import pretrained_model, quarantine, scoring_runs, source_files
 from attninf_assets.orchestration.assets.maintenance import lake_maintenance, maintenance_job, nightly_maintenance
 from attninf_assets.orchestration.assets.mixture import select_and_mix_job, training_corpus
@@ -56,7 +57,15 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=[*external, *with_code_references(automated)],
         asset_checks=[*CHECKS, every_shard_is_current, selection_waits_for_no_shard],
-        jobs=[ingest_job, build_selector_job, select_and_mix_job, coverage_job, maintenance_job, retire_shards],
+        jobs=[
+            ingest_job,
+            build_selector_job,
+            select_and_mix_job,
+            coverage_job,
+            explain_document,
+            maintenance_job,
+            retire_shards,
+        ],
         schedules=[nightly_maintenance],
         sensors=[
             new_shards,

@@ -82,11 +82,11 @@ def few_texts(
         for found in read_few(shard, frozenset(left), storage_options=storage_options):
             row = left.pop(found.source_row)
             if not isinstance(found, Document):
-                problem = f"row {found.source_row} of {shard.shown} cannot be a document any more: {found.reason}"
-                yield FoundText(row["doc_id"], None, problem)
+                refused = f"row {found.source_row} of {shard.shown} cannot be a document any more: {found.reason}"
+                yield FoundText(row["doc_id"], None, refused)
             elif found.doc_id != row["doc_id"]:
-                problem = f"row {found.source_row} of {shard.shown} is another document now, {found.doc_id!r}"
-                yield FoundText(row["doc_id"], None, problem)
+                another = f"row {found.source_row} of {shard.shown} is another document now, {found.doc_id!r}"
+                yield FoundText(row["doc_id"], None, another)
             else:
                 changed = found.text_sha256 != row["text_sha256"]
                 problem = "the text is another than was indexed: its sha256 differs" if changed else None

@@ -38,7 +38,7 @@ class Verdict:
     reason: str  # a clause that follows "in: " or "out: "
     threshold_score: float | None = None
     threshold_doc_id: str | None = None
-    asked: str | None = None  # "20% of documents: 7 of 33"
+    kept: str | None = None  # "7 of 33 documents are kept"
 
 
 def rank_in_domain(lake: Lake, document: StoredDocument, *, selector_fingerprint: str) -> Rank | None:
@@ -73,10 +73,9 @@ def _selection(row: dict[str, Any]) -> str:
 
 
 def _verdict(document: StoredDocument, row: dict[str, Any], fingerprint: str, *, is_in: bool) -> Verdict:
-    wanted = f"{row['fraction']:.4g} of {row['budget']}" if row["fraction"] is not None else f"{row.get('wanted')}"
-    asked = f"{wanted}: {row['n_selected']:,} of {row['n_documents']:,} documents"
+    kept = f"{row['n_selected']:,} of {row['n_documents']:,} documents are kept"
     reason = _reason(document, row, fingerprint, is_in=is_in)
-    return Verdict(_selection(row), is_in, reason, row["threshold_score"], row["threshold_doc_id"], asked)
+    return Verdict(_selection(row), is_in, reason, row["threshold_score"], row["threshold_doc_id"], kept)
 
 
 def _reason(document: StoredDocument, row: dict[str, Any], fingerprint: str, *, is_in: bool) -> str:

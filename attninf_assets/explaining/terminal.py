@@ -1,5 +1,7 @@
 """An explanation for a terminal: coloured where it has colours, and legible without."""
 
+import re
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -21,6 +23,7 @@ _STYLES = {
     5: "bold white on #b2182b",
 }
 _MOST_LISTED = 12
+_WORDS = re.compile(r"\w+|\W+")
 
 
 def print_explanation(view: View, console: Console) -> None:
@@ -36,12 +39,14 @@ def reason_line(view: View) -> str:
     score = view.facts.get("score", "none")
     rank = view.facts.get("rank in the domain")
     line = f"{view.domain} {view.doc_id}: score {score}" + (f", rank {rank}" if rank else "")
-    copied = [(one, source) for one in view.raised for source in one.sources[:1] if source.is_copied]
-    told = [
-        f"“{_visible(one.piece.text)}” +{one.piece.rise:.1f} nats, copied by {source.heads.split(' ')[0]} "
-        f"from {source.distance:,} tokens before"
-        for one, source in copied[:3]
-    ]
+    copied: dict[str, str] = {}
+    for one in view.raised:
+        if one.sources and one.sources[0].is_copied:
+            source = one.sources[0]
+            head, _, _ = source.heads.partition(" ")
+            by = f"+{one.piece.rise:.1f} nats, copied by {head} from {source.distance:,} tokens before"
+            copied.setdefault(_WORDS.findall(one.before + one.piece.visible)[-1].strip(), by)
+    told = [f"“{word}” {by}" for word, by in list(copied.items())[:3]]
     return f"{line}; most raised: {'; '.join(told)}" if told else line
 
 
@@ -49,8 +54,8 @@ def _parts(view: View) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(f"{view.domain}  {view.doc_id}", style="bold")]
     for verdict in view.verdicts:
         word = Text("in " if verdict.is_in else "out", style="bold green" if verdict.is_in else "bold red")
-        asked = f"   (threshold {verdict.threshold_score:.4f}, {verdict.asked})"
-        parts.append(Text.assemble("  ", word, f"  {verdict.selection}: {verdict.reason}", (asked, "dim")))
+        kept = f"   (threshold {verdict.threshold_score:.4f}, {verdict.kept})"
+        parts.append(Text.assemble("  ", word, f"  {verdict.selection}: {verdict.reason}", (kept, "dim")))
     if not view.verdicts:
         parts.append(Text("  no selection has a threshold in this domain yet"))
     parts += [Text(), _pairs(dict(view.facts))]
@@ -91,30 +96,24 @@ def _pairs(rows: dict[str, str]) -> RenderableType:
     return Padding(table, (0, 0, 0, 2))
 
 
-def _listed(raised: tuple[Raised, ...]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("rise", "loss", "token", "where the heads looked, tokens back"):
-        table.add_column(column, justify="right" if column == "rise" else "left")
-    for one in raised:
-        base, reference = one.piece.losses
-        token = Text.assemble(
-            ("…" + one.before, "dim"), (_visible(one.piece.text), _STYLES[one.piece.level]), (one.after + "…", "dim")
-        )
-        sources = Text("\n").join(map(_source, one.sources))
-        table.add_row(f"+{one.piece.rise:.2f}", f"{base:.2f} → {reference:.2f}", token, sources)
-    return table
+def _listed(raised: tuple[Raised, ...]) -> RenderableType:
+    return Group(*(line for one in raised for line in (_token(one), *map(_source, one.sources))))
 
 
-def _source(source: ShownSource) -> Text:
-    what = ("= ", "bold green") if source.is_copied else ("· ", "dim")
+def _token(one: Raised) -> Text:
+    base, reference = one.piece.losses
     return Text.assemble(
-        what,
-        f"{source.distance:,}  ",
-        ("…" + source.before, "dim"),
-        _visible(source.text),
-        (f"  {source.heads}", "dim"),
+        (f"{one.piece.rise:+7.2f}", "bold"),
+        f"  {base:.2f} → {reference:.2f}  ",
+        ("…" + one.before, "dim"),
+        (one.piece.visible, _STYLES[one.piece.level]),
+        (one.after + "…", "dim"),
     )
 
 
-def _visible(text: str) -> str:
-    return text.replace("\n", "⏎").replace("\t", "⇥") if text.strip() else text.replace("\n", "⏎").replace(" ", "␣")
+def _source(source: ShownSource) -> Text:
+    what = ("copied from ", "green") if source.is_copied else ("looked at ", "dim")
+    place = ("" if source.anchor is None else "…" + source.before, "dim")
+    return Text.assemble(
+        "         ", what, place, (source.visible, "bold"), f", {source.distance:,} back by {source.heads}"
+    )

@@ -23,7 +23,8 @@ _LOWEST = -2
 STRONG = 1.0  # nats: a token raised by this is followed to its sources; its probability falls to 37 % or less
 _MOST_FOLLOWED = 300
 _CONTEXT = 24  # characters beside a token that is shown in a list
-_MOST_SOURCES = 3
+_MOST_SOURCES = 2
+_MOST_HEADS = 3  # that are named of those that looked at a place
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,14 @@ class ShownPiece:
         return steps if self.rise >= 0 else max(_LOWEST, -steps)
 
     @property
-    def is_blank(self) -> bool:
-        """Whether nothing of it would be seen."""
-        return not self.text.strip()
+    def is_line_break(self) -> bool:
+        """Whether nothing of it would be seen but that a line ends."""
+        return not self.text.strip() and "\n" in self.text
+
+    @property
+    def visible(self) -> str:
+        """The text in one line, with signs for what would not be seen."""
+        return _visible(self.text)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,12 @@ class ShownSource:
     before: str
     distance: int  # tokens back from the one that was predicted
     is_copied: bool
-    heads: str  # "L1H2 93 %, L2H0 41 %"
+    heads: str  # "L1H2 (93 %), L2H0 (41 %)": the weights that they gave it
+
+    @property
+    def visible(self) -> str:
+        """The text in one line, with signs for what would not be seen."""
+        return _visible(self.text)
 
 
 @dataclass(frozen=True)
@@ -185,19 +196,21 @@ class _Placed:
         piece = self._pieces[number]
         rises = self._window.rises_N
         token = max(range(piece.first, piece.last), key=lambda n: rises[n])
-        sources = self._window.sources(token)[:_MOST_SOURCES]
+        every = self._window.sources(token)
+        sources = [source for source in every if source.is_copied] or every
         return Raised(
             piece=self.shown.pieces[number],
             before=self._before(piece.start),
-            after=printable(self._text[piece.end : min(piece.end + _CONTEXT, self._window.placed.ends[-1])]),
-            sources=tuple(self._source(source, token) for source in sources),
+            after=_flat(self._text[piece.end : min(piece.end + _CONTEXT, self._window.placed.ends[-1])]),
+            sources=tuple(self._source(source, token) for source in sources[:_MOST_SOURCES]),
         )
 
     def _before(self, start: int) -> str:
-        return printable(self._text[max(self._window.placed.start, start - _CONTEXT) : start])
+        return _flat(self._text[max(self._window.placed.start, start - _CONTEXT) : start])
 
     def _source(self, source: Source, token: int) -> ShownSource:
-        heads = ", ".join(f"{head} {100 * weight:.0f} %" for head, weight in source.weights.items())
+        told = [f"{head} ({100 * weight:.0f} %)" for head, weight in source.weights.items()]
+        heads = ", ".join(told[:_MOST_HEADS]) + (f" and {len(told) - _MOST_HEADS} more" if told[_MOST_HEADS:] else "")
         if source.token is None:
             return ShownSource(None, "start of the window", "", token + 1, source.is_copied, heads)
         number = self._piece_of[source.token]
@@ -208,9 +221,18 @@ class _Placed:
 
 
 def _told(source: ShownSource) -> str:
-    what = "copied from" if source.is_copied else "looked at"
-    where = "the start" if source.anchor is None else f"“{source.text.strip() or '␣'}”"
-    return f"{what} {where} {source.distance:,} back ({source.heads})"
+    what = "copied from" if source.is_copied else "heads looked at"
+    return f"{what} “{source.before}{source.visible}”, {source.distance:,} tokens back, by {source.heads}"
+
+
+def _flat(text: str) -> str:
+    """In one line."""
+    return printable(text, lines=True).replace("\n", "⏎").replace("\t", "⇥")
+
+
+def _visible(text: str) -> str:
+    flat = text.replace("\n", "⏎").replace("\t", "⇥")
+    return flat if text.strip() else flat.replace(" ", "␣")
 
 
 def _shown(verdict: Verdict) -> Verdict:
@@ -220,7 +242,7 @@ def _shown(verdict: Verdict) -> Verdict:
         reason=shortened(verdict.reason),
         threshold_score=verdict.threshold_score,
         threshold_doc_id=shortened(verdict.threshold_doc_id or ""),
-        asked=shortened(verdict.asked or ""),
+        kept=shortened(verdict.kept or ""),
     )
 
 

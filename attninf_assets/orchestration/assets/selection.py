@@ -8,8 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from attninf_assets.orchestration.assets.corpus import raw_corpus
+from attninf_assets.orchestration.assets.reading import selection_to_read
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
-from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import records, rounded
 from attninf_assets.orchestration.display.plots import score_distributions
@@ -115,17 +116,23 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     metadata=table_metadata("selected_subset"),
 )
 @transient_faults_retried
-def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+def selected_subset(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, lake: LakeResource
+) -> dg.MaterializeResult:
     """A row for each selected document: doc_id, score and tokens of those at or above their domain's threshold.
 
     It is the reasoning-intensive part of the corpus, which `training_corpus` repeats. Texts are not copied into it.
     Refused, and the old selection kept, where scores were written after the thresholds that would change them.
     """
-    tables = lake.tables()
+    tables, sources = lake.tables(), corpus.open()
     fingerprint = current_fingerprint(tables.root)
     with connect(tables, "scores", "thresholds") as connection:
         require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint)
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
+        thresholds = connection.execute(
+            "SELECT domain, threshold_score, threshold_doc_id FROM thresholds WHERE selector_fingerprint = $1",
+            [fingerprint],
+        ).fetchall()
     with connect(tables, "selected_subset", versions={"selected_subset": version}) as connection:  # not another run's
         digest = selection_digest(connection)
         by_domain = selected_by_domain(connection)
@@ -140,6 +147,13 @@ def selected_subset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg
             "dagster/uri": tables.root.table_uri("selected_subset"),
             "delta_version": version,
             "selector_fingerprint": fingerprint,
+            **selection_to_read(
+                tables,
+                sources,
+                "paper",
+                {domain: (score, doc_id) for domain, score, doc_id in thresholds},
+                selector_fingerprint=fingerprint,
+            ),
         },
     )
 
