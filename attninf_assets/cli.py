@@ -19,7 +19,6 @@ from attninf_assets.store.uris import redacted, require_no_secret
 
 if TYPE_CHECKING:
     from attninf_assets.corpus.documents import Refusal, Shard
-    from attninf_assets.influence.engine import Engine
     from attninf_assets.influence.model.head import Head
     from attninf_assets.influence.selector import Selector
     from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
@@ -145,7 +144,8 @@ def run(
     import time
 
     from attninf_assets.definitions import definitions
-    from attninf_assets.orchestration.connections.resources import LakeResource
+    from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+    from attninf_assets.orchestration.display.reason import reason_of_top_document
     from attninf_assets.orchestration.display.summary import summary
     from attninf_assets.orchestration.runs.whole_run import (
         instance_of_home,
@@ -167,10 +167,14 @@ def run(
             except KeyboardInterrupt:
                 _tell("interrupted: run again, it goes on from what is done")
                 raise typer.Exit(INTERRUPTED) from None
-    lake = (project.resources or {})["lake"]
+    resources = project.resources or {}
+    lake, corpus = resources["lake"], resources["corpus"]
     assert isinstance(lake, LakeResource)
+    assert isinstance(corpus, CorpusResource)
     if came.selected:
         typer.echo(summary(lake.tables(), n_scored=came.n_scored, seconds=time.monotonic() - started))
+        if reason := reason_of_top_document(lake, corpus, compute=came.n_scored > 0):
+            typer.echo(reason)
     for what, why in came.failed.items():
         _tell(f"failed: {what}: {why}")
     if came.failed:
@@ -299,6 +303,7 @@ def verify(
     from functools import partial
 
     from attninf_assets.corpus.stored_index import indexed_from
+    from attninf_assets.orchestration.connections.engine import load_selector_engine
     from attninf_assets.scores.recomputation import recompute_sample
     from attninf_assets.selector.stored import current_selector
     from attninf_assets.store.retirement import stored_shards
@@ -317,7 +322,7 @@ def verify(
                 selector,
                 n=sample,
                 seed=seed,
-                load=partial(_loaded, lake, selector),
+                load=partial(load_selector_engine, lake, selector, self_check=True),
                 storage_options=sources.storage_options,
             ):
                 n_compared += 1
@@ -437,7 +442,7 @@ def compare(
     from attninf_assets.corpus.stored_index import indexed_from
     from attninf_assets.orchestration.display.selection_text import comparison_tables
     from attninf_assets.selection.comparison import compare as compare_selections
-    from attninf_assets.selection.excerpts import excerpts_of
+    from attninf_assets.selection.excerpts import beginnings
     from attninf_assets.selection.references import find_selection
 
     with _problems_told("compare"):
@@ -451,10 +456,10 @@ def compare(
         for side, moved in ((a, [one.left for one in found]), (b, [one.entered for one in found])):
             if any(moved):
                 sources = corpus.open()
-                excerpts |= excerpts_of(
+                excerpts |= beginnings(
                     side.lake,
                     [one for of_domain in moved for one in of_domain],
-                    find=partial(sources.find, indexed_from=partial(indexed_from, side.lake)),
+                    lambda key: sources.find(key, indexed_from=partial(indexed_from, side.lake)).shard,  # noqa: B023
                     storage_options=sources.storage_options,
                 )
     if as_json:
@@ -469,20 +474,56 @@ def _echo_json(rows: "Iterable[dict[str, Any]]") -> None:
         typer.echo(json.dumps(row))
 
 
-def _loaded(lake: "LakeResource", selector: "Selector") -> "Engine":
-    from attninf_assets.influence.engine import load_engine
-    from attninf_assets.influence.runtime.devices import choose_device, claim_device
-    from attninf_assets.selector.model_files import local_directory
+@app.command()
+def explain(
+    domain: Annotated[str, typer.Argument(help="The document's domain.")],
+    doc_id: Annotated[str, typer.Argument(help="Its id.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write a page for a browser to this file. Unset: to the terminal.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, on stdout.")] = False,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of a long document that are explained.")] = 4,
+    first_window: Annotated[int, typer.Option(min=1, help="The first of them.")] = 1,
+    root: Annotated[str | None, typer.Option(help="Storage root. Unset: ATTNINF_ROOT.")] = None,
+) -> None:
+    """Say why a document is in or out: where it stands, and its text by how much each token's loss rises.
 
-    root = lake.storage_root()
-    claim_device()
-    return load_engine(
-        local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()),
-        numeric_class=selector.numeric_class,
-        max_tokens=selector.max_tokens,
-        device=choose_device(),
-        memory=lake.engine_memory(),  # without the model's digest: who verifies believes no earlier self-check
-    )
+    Loads the selector in use on this machine's device, and computes both losses of each token anew. Exit code 0: all
+    is as it is stored; 3: the text or its score is not, which is said; 2: bad input, or there is no such document.
+    """
+    from functools import partial
+
+    from attninf_assets.explaining.explanation import explain_document
+    from attninf_assets.explaining.output import to_json, to_page
+    from attninf_assets.explaining.terminal import print_explanation
+    from attninf_assets.explaining.view import view_of
+    from attninf_assets.orchestration.connections.engine import load_selector_engine
+
+    with _problems_told("explain"):
+        if as_json and out is not None:
+            raise ValueError("--json goes to stdout, --out writes a page: give one of them")
+        lake, corpus = _connections(root)
+        explanation = explain_document(
+            lake.tables(),
+            corpus.open(),
+            domain,
+            doc_id,
+            load=partial(load_selector_engine, lake),
+            first_window=first_window - 1,
+            n_windows=windows,
+        )
+        view = view_of(explanation)
+        if out is not None:
+            out.write_text(to_page(view), encoding="utf-8")
+            _tell(f"written: {out}")
+        elif as_json:
+            typer.echo(to_json(view))
+        else:
+            from rich.console import Console
+
+            print_explanation(view, Console())
+    if not view.is_sound:
+        raise typer.Exit(IN_PART)
 
 
 def _connections(root: str | None) -> "tuple[LakeResource, CorpusResource]":

@@ -11,6 +11,7 @@ from attninf_assets.orchestration.assets.checks import (
 from attninf_assets.orchestration.assets.confounders import score_confounders
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import score_coverage
+from attninf_assets.orchestration.assets.explaining import explain_document
 from attninf_assets.orchestration.assets.external import (
     pretrained_model,
     quarantine,
@@ -85,6 +86,7 @@ def definitions() -> dg.Definitions:
             build_selector_job,
             select_and_mix_job,
             coverage_job,
+            explain_document,
             maintenance_job,
             retire_shards,
             retire_selections,

@@ -10,7 +10,8 @@ import dagster as dg
 import typer
 
 from attninf_assets.definitions import definitions
-from attninf_assets.orchestration.connections.resources import LakeResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.display.reason import reason_of_top_document
 from attninf_assets.orchestration.display.summary import summary
 from attninf_assets.orchestration.runs.whole_run import materialize_everything
 
@@ -25,9 +26,13 @@ def main() -> None:
         print(f"failed: {what}: {why}", file=sys.stderr)
     if came.failed:
         sys.exit(1)
-    lake = (project.resources or {})["lake"]
+    resources = project.resources or {}
+    lake, corpus = resources["lake"], resources["corpus"]
     assert isinstance(lake, LakeResource)
+    assert isinstance(corpus, CorpusResource)
     print(summary(lake.tables(), n_scored=came.n_scored, seconds=time.monotonic() - started))
+    if reason := reason_of_top_document(lake, corpus, compute=came.n_scored > 0):
+        print(reason)
 
 
 def _say(line: str) -> None:

@@ -2,10 +2,11 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate, chain, islice, pairwise
 from typing import Final
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 from attninf_assets.store.reopened_file import open_source
 from attninf_assets.store.uris import redacted
 
-__all__ = ["MISSING", "Row", "read_rows"]
+__all__ = ["MISSING", "Row", "read_rows", "read_some_rows"]
 
 
 class _Missing(Enum):
@@ -58,6 +59,26 @@ def read_rows(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) -> 
             yield from _jsonl_rows(file, shard)
 
 
+def read_some_rows(
+    shard: Shard, rows: Collection[int], *, storage_options: StorageOptions = NO_OPTIONS
+) -> Iterator[Row]:
+    """These rows of the shard's file, of those that are there, in order, reading as little as the format lets.
+
+    Of Parquet the row groups that hold one of them, of JSONL the lines up to the last. Raises as `read_rows` does, but
+    sees nothing of what it does not read.
+    """
+    with _naming(shard), open_source(shard.uri, storage_options) as file:
+        if shard.format == "parquet":
+            yield from (row for row in _parquet_rows(file, shard, only=rows) if row.index in rows)
+            return
+        last = max(rows, default=-1)
+        for index, line in enumerate(_lines(file, shard)):
+            if index in rows:
+                yield _jsonl_row(index, line, shard)[0]
+            if index >= last:
+                return
+
+
 @contextmanager
 def _naming(shard: Shard) -> Iterator[None]:
     """Say which file it was. A failing network or a forbidden file is not the file's fault and passes as it is."""
@@ -77,7 +98,8 @@ def _naming(shard: Shard) -> Iterator[None]:
         raise BadFileError(str(error), uri=shard.uri) from error
 
 
-def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
+def _parquet_rows(file: pa.NativeFile, shard: Shard, *, only: Collection[int] | None = None) -> Iterator[Row]:
+    """The rows in order; with `only`, those of the row groups that hold one of these."""
     parquet = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False, page_checksum_verification=True)
     schema = parquet.schema_arrow
     _check_column(schema, shard.text_column, shard=shard, role="text", integers=False)
@@ -88,19 +110,20 @@ def _parquet_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
     if parquet.metadata.num_rows == 0:
         raise ValueError(f"{shard.shown}: the file holds no rows")
     at_once = batch_rows(file, parquet.metadata, columns, uri=shard.shown)
-    index = n_bytes = 0
-    n_compressed = file.size()
-    for batch in parquet.iter_batches(batch_size=at_once, columns=columns):
+    n_bytes, n_compressed = 0, file.size()
+    firsts = [0, *accumulate(parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups))]
+    held = [n for n, (first, end) in enumerate(pairwise(firsts)) if only is None or any(first <= r < end for r in only)]
+    indices = chain.from_iterable(range(firsts[n], firsts[n + 1]) for n in held)
+    for batch in parquet.iter_batches(batch_size=at_once, columns=columns, row_groups=held):
         texts = _values(batch.column(shard.text_column))
         doc_ids = [MISSING] * len(texts) if shard.id_column is None else _values(batch.column(shard.id_column))
-        for text, doc_id in zip(texts, doc_ids, strict=True):
+        for index, text, doc_id in zip(islice(indices, len(texts)), texts, doc_ids, strict=True):
             n_bytes += len(text) if isinstance(text, bytes) else 0
             require_inflation(n_bytes, n_compressed, what=shard.shown)
             if text is _TOO_LONG or doc_id is _TOO_LONG:
                 yield Row(index=index, problem=f"row is longer than {LONGEST_ROW:,} bytes")
             else:
                 yield Row(index=index, text=text, doc_id=doc_id)
-            index += 1
 
 
 def _check_column(schema: pa.Schema, column: str, *, shard: Shard, role: str, integers: bool) -> None:
@@ -153,25 +176,17 @@ def _jsonl_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
     lines = objects = 0
     columns = {shard.text_column} | ({shard.id_column} if shard.id_column is not None else set())
     seen: set[str] = set()
+    fields: dict[str, object] = {}
     for index, line in enumerate(_lines(file, shard)):
         lines += 1
         if lines > _LINES_WITHOUT_OBJECT and not objects:
             break
-        if line is None:
-            yield Row(index=index, problem=f"line is longer than {LONGEST_ROW:,} bytes")
-            continue
-        try:
-            fields = _json_object(line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line)
-        except ValueError as error:
-            yield Row(index=index, problem=str(error), line=line[:_LINE_BEGINS])
-            continue
-        objects += 1
-        seen.update(columns & fields.keys())
-        yield Row(
-            index=index,
-            text=fields.get(shard.text_column, MISSING),
-            doc_id=MISSING if shard.id_column is None else fields.get(shard.id_column, MISSING),
-        )
+        row, found = _jsonl_row(index, line, shard)
+        if found is not None:
+            fields = found
+            objects += 1
+            seen.update(columns & fields.keys())
+        yield row
     if not lines:
         raise ValueError(f"{shard.shown}: the file holds no rows")
     if not objects:
@@ -183,6 +198,22 @@ def _jsonl_rows(file: pa.NativeFile, shard: Shard) -> Iterator[Row]:
                 f"{shard.shown}: {role} column {column!r} is in none of the {lines} rows; "
                 f"columns there: {shortened(', '.join(fields))}"
             )
+
+
+def _jsonl_row(index: int, line: bytes | None, shard: Shard) -> tuple[Row, dict[str, object] | None]:
+    """The row of a line, None for one that is too long, and its fields if it has any."""
+    if line is None:
+        return Row(index=index, problem=f"line is longer than {LONGEST_ROW:,} bytes"), None
+    try:
+        fields = _json_object(line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line)
+    except ValueError as error:
+        return Row(index=index, problem=str(error), line=line[:_LINE_BEGINS]), None
+    row = Row(
+        index=index,
+        text=fields.get(shard.text_column, MISSING),
+        doc_id=MISSING if shard.id_column is None else fields.get(shard.id_column, MISSING),
+    )
+    return row, fields
 
 
 def _lines(file: pa.NativeFile, shard: Shard) -> Iterator[bytes | None]:

@@ -1,14 +1,14 @@
 """Stream a shard's rows: each becomes a document or is refused with a reason; none is dropped."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from attninf_assets.corpus.documents import BadFileError, Document, Refusal, Shard
-from attninf_assets.corpus.formats import MISSING, Row, read_rows
+from attninf_assets.corpus.formats import MISSING, Row, read_rows, read_some_rows
 from attninf_assets.corpus.printable import printable, shortened
 from attninf_assets.store.filesystems import NO_OPTIONS, StorageOptions
 
-__all__ = ["MOST_REFUSED", "read_shard"]
+__all__ = ["MOST_REFUSED", "read_few", "read_shard"]
 
 MOST_REFUSED = 1_000_000  # rows of one shard; they are kept in memory until it is read
 
@@ -55,24 +55,46 @@ def read_shard(shard: Shard, *, storage_options: StorageOptions = NO_OPTIONS) ->
                     uri=shard.uri,
                     row=row.index,
                 ) from None
-            yield Refusal(
-                domain=shard.domain,
-                shard=shard.name,
-                source_uri=shard.uri,
-                source_row=row.index,
-                reason=str(refused),
-                doc_id=_known_id(row, shard=shard),
-                excerpt=_excerpt(row),
-            )
+            yield _refusal(row, shard, refused)
         else:
-            yield Document(
-                doc_id=doc_id,
-                domain=shard.domain,
-                shard=shard.name,
-                source_uri=shard.uri,
-                source_row=row.index,
-                text=text,
-            )
+            yield _document(row, shard, text, doc_id)
+
+
+def read_few(
+    shard: Shard, rows: Collection[int], *, storage_options: StorageOptions = NO_OPTIONS
+) -> Iterator[Document | Refusal]:
+    """These rows of the shard, of those that are there, in order, without reading the others where that can be.
+
+    Duplicate ids are not looked for. Raises as `read_shard` does for what it reads.
+    """
+    for row in read_some_rows(shard, rows, storage_options=storage_options):
+        try:
+            yield _document(row, shard, _text(row), _doc_id(row, shard=shard))
+        except _RowRefusedError as refused:
+            yield _refusal(row, shard, refused)
+
+
+def _document(row: Row, shard: Shard, text: str, doc_id: str) -> Document:
+    return Document(
+        doc_id=doc_id,
+        domain=shard.domain,
+        shard=shard.name,
+        source_uri=shard.uri,
+        source_row=row.index,
+        text=text,
+    )
+
+
+def _refusal(row: Row, shard: Shard, refused: _RowRefusedError) -> Refusal:
+    return Refusal(
+        domain=shard.domain,
+        shard=shard.name,
+        source_uri=shard.uri,
+        source_row=row.index,
+        reason=str(refused),
+        doc_id=_known_id(row, shard=shard),
+        excerpt=_excerpt(row),
+    )
 
 
 def _text(row: Row) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attninf_assets.influence.model.kernels import to_device
+from attninf_assets.influence.model.kernels import Logits, to_device
 from attninf_assets.influence.model.packing import Pack
 from attninf_assets.influence.model.streamed_model import StreamedModel
 from attninf_assets.influence.probes import Probe
@@ -31,7 +31,7 @@ class CopyRecorder:
         ]
         self._starts = [start for start, _ in packed.bounds]
 
-    def __call__(self, layer: int, query_SHTD: torch.Tensor, key_SKTD: torch.Tensor, window: int | None) -> None:
+    def __call__(self, layer: int, query_SHTD: torch.Tensor, key_SKTD: torch.Tensor, of_layer: Logits) -> None:
         n_heads, n_key_heads = query_SHTD.shape[1], key_SKTD.shape[1]
         for number, (answer, start) in enumerate(zip(self._answers, self._starts, strict=True)):
             # Query rows [a_1 - 1, a_n - 1), keys up to the last of them; heads grouped by the key head they share.
@@ -40,7 +40,9 @@ class CopyRecorder:
             )
             k = key_SKTD[0, :, start : start + answer.end]
             logits = q.float() @ k.transpose(1, 2).float()
-            self.copied_PLH[number, layer] = answer.copied_H(logits.reshape(n_heads, *answer.copies_NL.shape), window)
+            self.copied_PLH[number, layer] = answer.copied_H(
+                logits.reshape(n_heads, *answer.copies_NL.shape), of_layer.window
+            )
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from attninf_assets.corpus.documents import LandedShard, Shard
+from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.selection.comparison import Moved
-from attninf_assets.selection.excerpts import excerpts_of
+from attninf_assets.selection.excerpts import beginnings
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.source_files import landed
@@ -24,18 +24,18 @@ def test_the_texts_asked_for_begin_as_they_do_with_what_acts_escaped_and_no_othe
     shard = Shard("web", "a", str(source), "jsonl", "text", "id")
     index_and_store(lake, landed(shard))
 
-    def find(key: str) -> LandedShard:
+    def find(key: str) -> Shard:
         if key != "web.a":
             raise ValueError(f"{key}: gone\nfor good")
-        return landed(shard)
+        return shard
 
-    found = excerpts_of(lake, [_moved("d1"), _moved("d0"), _moved("d9"), _moved("d0", "b")], find=find)
-    assert found["web", "d1"] == f"{'b' * 160}… (500 characters)"
-    assert found["web", "d9"] == "[no longer indexed]"
+    found = beginnings(lake, [_moved("d1"), _moved("d0"), _moved("d9"), _moved("d0", "b")], find)
+    assert found["web", "d1"] == f"{'b' * 160}… (300 characters)"
+    assert found["web", "d9"] == "[documents has it no more]"
     assert found.keys() == {("web", "d0"), ("web", "d1"), ("web", "d9")}
-    assert excerpts_of(lake, [_moved("d0")], find=find) == {("web", "d0"): r"One line.\nAnother \x1b[31m`one`"}
+    assert beginnings(lake, [_moved("d0")], find) == {("web", "d0"): r"One line.\nAnother \x1b[31m`one`"}
 
     source.write_text(source.read_text().replace("One", "Two"))
-    changed = excerpts_of(lake, [_moved("d0")], find=find)["web", "d0"]
+    changed = beginnings(lake, [_moved("d0")], find)["web", "d0"]
     assert changed.startswith(f"[{source}: row 0 is no longer document 'd0'")
     assert "\n" not in changed

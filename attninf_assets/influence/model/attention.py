@@ -21,7 +21,7 @@ from attninf_assets.influence.model.sixteen_bit import operand
 
 NAME = "attninf_packed"
 
-Recorder = Callable[[int, torch.Tensor, torch.Tensor, int | None], None]
+Recorder = Callable[[int, torch.Tensor, torch.Tensor, Logits], None]
 
 
 @dataclass
@@ -32,7 +32,7 @@ class AttentionPass:
     head_masks: Mapping[int, torch.Tensor] = field(default_factory=dict)  # layer -> bool [S, H]
     mask: Mask = "uniform"
     kernel: Kernel = document_by_document
-    recorder: Recorder | None = None  # called with (layer, query [S,H,T,D], key [S,K,T,D], window)
+    recorder: Recorder | None = None  # called with (layer, query [S,H,T,D], key [S,K,T,D], logits)
     rounding: bool = False  # whether queries, keys and values are rounded to bfloat16, as operands of products
     layers_seen: set[int] = field(default_factory=set)  # layers whose attention came through here
 
@@ -78,8 +78,10 @@ def packed_attention(
     attention_pass = current_pass()
     layer: int = module.layer_idx
     attention_pass.layers_seen.add(layer)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    logits = Logits(scale, sliding_window, softcap, s_aux)
     if attention_pass.recorder is not None:
-        attention_pass.recorder(layer, query, key, sliding_window)
+        attention_pass.recorder(layer, query, key, logits)
     if attention_pass.rounding:
         query, key, value = operand(query), operand(key), operand(value)
     masked_SH = attention_pass.head_masks.get(layer)
@@ -87,8 +89,6 @@ def packed_attention(
     uniform_SH11 = masked_SH11 if attention_pass.mask == "uniform" else None
     if uniform_SH11 is not None and s_aux is None:
         query = query.masked_fill(uniform_SH11, 0)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    logits = Logits(scale, sliding_window, softcap, s_aux)
     out_SHTD = attention_pass.kernel(query, key, value, attention_pass.documents, logits)
     if uniform_SH11 is not None and s_aux is not None:
         for start, end in attention_pass.documents.bounds:

@@ -160,14 +160,22 @@ def _attend(q_SHLD: torch.Tensor, k_SKLD: torch.Tensor, v_SKLD: torch.Tensor, lo
     for row in range(0, length, _QUERY_BLOCK):
         end = min(row + _QUERY_BLOCK, length)
         first = 0 if window is None else max(0, row - window + 1)
-        block = _products(q_SHLD[:, :, row:end], k_SHLD[:, :, first:end].transpose(2, 3)) * logits.scale
-        if logits.softcap is not None:
-            block = logits.softcap * torch.tanh(block / logits.softcap)
-        positions = torch.arange(first, end, device=block.device)
-        block = block.masked_fill(~visible_QK(positions[row - first :], positions, window), -torch.inf)
-        if logits.sinks_H is not None:
-            sink = logits.sinks_H.float().reshape(1, -1, 1, 1).expand(*block.shape[:3], 1)
-            block = torch.cat([block, sink], dim=-1)
-        weights = block.softmax(dim=-1)[..., : end - first].to(v_SHLD.dtype)
-        blocks.append(weights @ v_SHLD[:, :, first:end])
+        weights = attention_weights(q_SHLD[:, :, row:end], k_SHLD[:, :, first:end], logits)
+        blocks.append(weights.to(v_SHLD.dtype) @ v_SHLD[:, :, first:end])
     return torch.cat(blocks, dim=2)
+
+
+def attention_weights(q_SHQD: torch.Tensor, k_SHKD: torch.Tensor, logits: Logits) -> torch.Tensor:
+    """The attention weights [S, H, Q, K] in float32 of the last Q of K consecutive positions of one document; hidden
+    positions have 0. With attention sinks a row sums to less than 1."""
+    weights = _products(q_SHQD, k_SHKD.transpose(2, 3)) * logits.scale
+    if logits.softcap is not None:
+        weights = logits.softcap * torch.tanh(weights / logits.softcap)
+    n_keys = k_SHKD.shape[2]
+    positions = torch.arange(n_keys, device=weights.device)
+    hidden_QK = ~visible_QK(positions[n_keys - q_SHQD.shape[2] :], positions, logits.window)
+    weights = weights.masked_fill(hidden_QK, -torch.inf)
+    if logits.sinks_H is not None:
+        sink = logits.sinks_H.float().reshape(1, -1, 1, 1).expand(*weights.shape[:3], 1)
+        weights = torch.cat([weights, sink], dim=-1)
+    return weights.softmax(dim=-1)[..., :n_keys]

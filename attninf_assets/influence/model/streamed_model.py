@@ -94,10 +94,12 @@ class StreamedModel:
         return self._of_streams(self._rows_BTC(pack, streams, mask=mask, recorder=recorder, on_pass=on_pass), streams)
 
     @torch.inference_mode()
-    def losses_SR(self, pack: Pack, streams: Sequence[HeadSet], *, mask: Mask = "uniform") -> torch.Tensor:
+    def losses_SR(
+        self, pack: Pack, streams: Sequence[HeadSet], *, mask: Mask = "uniform", recorder: Recorder | None = None
+    ) -> torch.Tensor:
         """The cross-entropy in nats of every token of the packed windows under every stream, float32 [S, R]."""
         rows_R, targets_R = (to_device(x, self.device) for x in (pack.predicting_rows_R, pack.targets_R))
-        hidden_BTC = self._rows_BTC(pack, streams, mask=mask)
+        hidden_BTC = self._rows_BTC(pack, streams, mask=mask, recorder=recorder)
         losses_BR = torch.stack([self._token_losses_R(hidden[rows_R], targets_R) for hidden in hidden_BTC])
         return self._of_streams(losses_BR, streams)
 

@@ -28,6 +28,8 @@ class TextTokenizer:
     unknown_token: int | None  # stands for what the vocabulary lacks, in any text; may be one of the special ids
     start_token_name: str  # "bos", or "eos" where there is no BOS: which token opens every window
     start_token: int
+    # the same tokens, and the character of the text behind each one's last; None where the tokenizer does not tell
+    encode_with_ends: Callable[[str], tuple[list[int], list[int]]] | None = None
 
     @classmethod
     def of(cls, tokenizer: Any, *, where: object = "") -> Self:
@@ -62,11 +64,16 @@ class TextTokenizer:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
+        backend.post_processor = None  # adds nothing to texts here, and takes the whitespace out of tokens' places
 
         def encode_batch(texts: Sequence[str]) -> list[list[int]]:
             return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-        return cls(name, encode_batch, special, unknown, *start)
+        def encode_with_ends(text: str) -> tuple[list[int], list[int]]:
+            encoding = backend.encode(text, add_special_tokens=False)
+            return encoding.ids, [end for _, end in encoding.offsets]
+
+        return cls(name, encode_batch, special, unknown, *start, encode_with_ends)
 
     def encode(self, text: str) -> list[int]:
         """The text's own tokens."""

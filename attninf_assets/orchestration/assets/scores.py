@@ -11,8 +11,10 @@ from attninf_assets.corpus.stored_index import indexed_from
 from attninf_assets.influence.selector import SCORING_VERSION, Selector
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.partition_checks import SCORE_CHECKS
+from attninf_assets.orchestration.assets.reading import shard_to_read
 from attninf_assets.orchestration.assets.recomputation import recomputed
 from attninf_assets.orchestration.assets.selector import retrieval_heads
+from attninf_assets.orchestration.connections.engine import load_selector_engine
 from attninf_assets.orchestration.connections.resources import CorpusResource, CostResource, LakeResource
 from attninf_assets.orchestration.display.catalog import DELTA_TABLE, DEVICE_TIME, OWNERS, table_metadata
 from attninf_assets.orchestration.display.metadata import quantiles, records, reporter, rounded
@@ -29,7 +31,6 @@ from attninf_assets.scores.cost import cost_of
 from attninf_assets.scores.ranking import highest_and_lowest
 from attninf_assets.scores.update import PartitionScores, content_digest, update_partition_scores
 from attninf_assets.selection.last_cut import Cut, last_cut
-from attninf_assets.selector.model_files import local_directory
 from attninf_assets.selector.stored import current_selector
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def attention_influence_scores(
             metadata={
                 **_distribution(scores.table, cut=last_cut(tables, shard.domain, selector.fingerprint)),
                 **_work(scores, cost),
+                "documents_to_read": shard_to_read(tables, shard, sources, selector_fingerprint=selector.fingerprint),
                 "dagster/uri": tables.root.table_uri("scores"),
                 "selector_fingerprint": selector.fingerprint,
             },
@@ -90,21 +92,9 @@ def attention_influence_scores(
 
 
 def _engine(selector: Selector, *, lake: LakeResource, cost: CostResource) -> "Engine":
-    from attninf_assets.influence.engine import load_engine
-    from attninf_assets.influence.runtime.devices import choose_device, claim_device
-
-    root = lake.storage_root()
     with every_partition_concerned():
-        cost.require_approval(root, selector.fingerprint)
-        claim_device()
-        return load_engine(
-            local_directory(root, f"selectors/{selector.model_digest}", cache=lake.model_cache()),
-            numeric_class=selector.numeric_class,
-            max_tokens=selector.max_tokens,
-            device=choose_device(),
-            memory=lake.engine_memory(),
-            model_digest=selector.model_digest,
-        )
+        cost.require_approval(lake.storage_root(), selector.fingerprint)
+        return load_selector_engine(lake, selector)
 
 
 def _work(scores: PartitionScores, cost: CostResource) -> dict[str, float]:

@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from attninf_assets.orchestration.assets.corpus import raw_corpus
+from attninf_assets.orchestration.assets.reading import selection_to_read
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection_changes import what_changed
 from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectionsResource
@@ -154,6 +155,11 @@ def selected_subset(
             selected(connection, selector_fingerprint=fingerprint, selection=name),
             where={"selection": name},
         )
+        cuts = connection.execute(
+            "SELECT domain, threshold_score, threshold_doc_id FROM thresholds "
+            "WHERE selector_fingerprint = $1 AND selection = $2",
+            [fingerprint, name],
+        ).fetchall()
     of_selection = {"selection": name}
     with connect(tables, "selected_subset", where=of_selection, versions={"selected_subset": version}) as connection:
         digest = selection_digest(connection, name)
@@ -170,6 +176,13 @@ def selected_subset(
             "dagster/uri": tables.root.table_uri("selected_subset"),
             "delta_version": version,
             "selector_fingerprint": fingerprint,
+            **selection_to_read(
+                tables,
+                corpus,
+                name,
+                {domain: (score, doc_id) for domain, score, doc_id in cuts},
+                selector_fingerprint=fingerprint,
+            ),
         },
     )
 

@@ -11,7 +11,7 @@ from attninf_assets.orchestration.display.metadata import records, rounded
 from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.selection.comparison import DomainComparison, compare
 from attninf_assets.selection.definitions import PAPER
-from attninf_assets.selection.excerpts import excerpts_of
+from attninf_assets.selection.excerpts import beginnings
 from attninf_assets.selection.references import selection_at
 from attninf_assets.store.tables import Lake
 
@@ -73,10 +73,10 @@ def _examples(found: list[DomainComparison], tables: Lake, corpus: CorpusResourc
     except (ValueError, OSError):
         texts: dict[tuple[str, str], str] = {}
     else:
-        texts = excerpts_of(
+        texts = beginnings(
             tables,
             [document for _, document in moved],
-            find=partial(sources.find, indexed_from=partial(indexed_from, tables)),
+            lambda key: sources.find(key, indexed_from=partial(indexed_from, tables)).shard,
             storage_options=sources.storage_options,
         )
     return [

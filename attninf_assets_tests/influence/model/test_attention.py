@@ -13,6 +13,7 @@ from attninf_assets.influence.model.attention import AttentionPass, in_flight, p
 from attninf_assets.influence.model.kernels import (
     Documents,
     Kernel,
+    Logits,
     document_by_document,
     variable_length,
     variable_length_split,
@@ -212,15 +213,15 @@ def test_windows_longer_than_a_block_of_query_rows_are_attended_whole() -> None:
 
 
 def test_the_recorder_sees_queries_before_any_is_masked() -> None:
-    seen: list[tuple[int, torch.Tensor, torch.Tensor, int | None]] = []
+    seen: list[tuple[int, torch.Tensor, torch.Tensor, Logits]] = []
     case = drawn(4, n_streams=1)
     module: Any = SimpleNamespace(layer_idx=2)
     masks = {2: torch.tensor([[True] * N_HEADS])}
     attention_pass = AttentionPass(there([(0, 4)]), masks, recorder=lambda *call: seen.append(call))
     with in_flight(attention_pass):
         packed_attention(module, *case, None, sliding_window=3)
-    [(layer, query, key, window)] = seen
-    assert (layer, window) == (2, 3)
+    [(layer, query, key, logits)] = seen
+    assert (layer, logits.window) == (2, 3)
     assert torch.equal(query, case[0])
     assert torch.equal(key, case[1])
     assert attention_pass.layers_seen == {2}

@@ -1,0 +1,1 @@
+"""Why a document is in or out, for a person to read."""
