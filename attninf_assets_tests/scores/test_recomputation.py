@@ -16,7 +16,7 @@ from attninf_assets.scores.recomputation import Recomputed, _drawn
 from attninf_assets.store.schemas import TABLES
 from attninf_assets_tests.support.pipeline import PROBES, SELECTOR, SHARDS, Pipeline, build_pipeline
 
-_SHORT_WINDOWS = {**PROBES, "retrieval_heads": {"config": {"max_tokens": 40}}}
+_SHORT_WINDOWS = {**PROBES, "retrieval_heads": {"config": {"max_tokens": 40, "numeric_class": "float32"}}}
 
 
 @pytest.fixture(scope="module")

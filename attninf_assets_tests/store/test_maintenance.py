@@ -223,3 +223,21 @@ def test_a_damaged_table_fails_the_assets_check_and_is_not_merged(
     table = done.metadata["tables"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [row.data["table"] for row in table.records] == ["scores"]
+
+
+def test_where_it_is_not_known_which_selector_is_in_use_the_lake_is_maintained_and_no_staged_score_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNINF_ROOT", str(tmp_path))
+    root = Root.at(tmp_path)
+    Lake(root).replace("scores", scores_of("web", "a", 3), where=_WEB_A)
+    root.write_bytes("selectors/current.json", b"half of a rec")
+    root.write_bytes("staging/some-selector/web/a/0.parquet", b"old")
+    os.utime(tmp_path / "staging/some-selector/web/a/0.parquet", (0, 0))
+    result = definitions().resolve_job_def("maintain_lake").execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert "selectors/current.json" in str(evaluation.metadata["damaged"].value)
+    (done,) = result.asset_materializations_for_node("lake_maintenance")
+    assert done.metadata["staging_directories_swept"].value == 0
+    assert root.exists("staging/some-selector/web/a/0.parquet")

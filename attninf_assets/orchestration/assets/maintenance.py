@@ -61,12 +61,16 @@ def lake_maintenance(
     damages = find_damage(tables, thorough=False)
     for damage in damages:
         context.log.error(f"damaged: {damage}; `attninf repair` shows what mends it")
-    in_use = current_fingerprint(tables.root) if has_selector(tables.root) else None
+    try:
+        in_use, known = current_fingerprint(tables.root) if has_selector(tables.root) else None, True
+    except ValueError:  # its record is among what is damaged
+        in_use, known = None, False
     complete_scoring_runs(tables)  # before commits that note one expire
     cared, swept = maintain(
         tables,
         retention=timedelta(days=config.retention_days),
         selector_fingerprint=in_use,
+        keep_staged=not known,
         spare={damage.table for damage in damages if damage.table is not None},
     )
     damages += [damage for damage in scrub(tables, only_new=True) if damage not in damages]  # of files just merged

@@ -34,6 +34,7 @@ _ASSETS = [
     *_FEATURES,
     *_SELECTION,
 ]
+_INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 RunConfig = Mapping[str, Any]
 Told = Callable[[str], None]
@@ -77,12 +78,13 @@ def materialize_everything(
                 run_id=run_id,
                 raise_on_error=False,
             )
-        for event in result.all_events:
-            if event.is_step_failure and event.step_key is not None:
-                if _was_interrupted(event):  # Dagster makes a failure of it, after which the next run would begin
-                    raise KeyboardInterrupt
-                name = event.step_key if partition_key is None else f"{event.step_key} {partition_key}"
-                came.failed[name] = _reason(event)
+        failures = [event for event in result.all_events if event.is_failure]
+        if any(map(_was_interrupted, failures)):  # Dagster makes a failure of it, after which the next run would begin
+            raise KeyboardInterrupt
+        of_steps = [event for event in failures if event.is_step_failure]
+        for event in of_steps or failures:  # a run can fail between its steps
+            name = event.step_key or ", ".join(assets)
+            came.failed[name if partition_key is None else f"{name} {partition_key}"] = _reason(event)
         return result
 
     end_dead_runs(instance)
@@ -171,17 +173,21 @@ def _of(run_config: RunConfig, assets: Sequence[str]) -> dict[str, Any]:
     return {"ops": {name: config for name, config in run_config["ops"].items() if name in assets}}
 
 
-def _was_interrupted(event: dg.DagsterEvent) -> bool:
-    error = event.step_failure_data.error
-    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+def _was_interrupted(failure: dg.DagsterEvent) -> bool:
+    error = _error(failure)
+    return error is not None and error.cls_name in _INTERRUPTS
 
 
-def _reason(event: dg.DagsterEvent) -> str:
+def _error(failure: dg.DagsterEvent) -> Any:
+    return getattr(failure.event_specific_data, "error", None)  # of a step, or of the run as a whole
+
+
+def _reason(failure: dg.DagsterEvent) -> str:
     """The failure's own words or the innermost cause's message, in one line."""
-    told = event.step_failure_data.user_failure_data
+    told = failure.step_failure_data.user_failure_data if failure.is_step_failure else None
     if told is not None and told.description:
         return " ".join(told.description.split())
-    error = event.step_failure_data.error
+    error = _error(failure)
     while error is not None and error.cause is not None:
         error = error.cause
     return "" if error is None else " ".join(error.message.split())

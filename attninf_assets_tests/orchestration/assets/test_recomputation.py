@@ -27,7 +27,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         pipeline = build_pipeline(tmp_path_factory.mktemp("recomputed"), monkeypatch)
         for key in SHARDS:
             pipeline.run(["raw_corpus"], key)
-        pipeline.run(SELECTOR, config=PROBES)
+        in_float32 = {"retrieval_heads": {"config": {"numeric_class": "float32"}}}  # on whichever processor
+        pipeline.run(SELECTOR, config=PROBES | in_float32)
         yield pipeline
 
 

@@ -2,11 +2,13 @@
 
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.executor.in_process import InProcessExecutor
 from typer.testing import CliRunner
 
 from attninf_assets.cli import app
@@ -151,3 +153,17 @@ def test_the_fields_printed_are_a_configuration_that_changes_nothing(pipeline: P
 def test_the_page_on_headless_runs_shows_every_field() -> None:
     page = Path("docs/headless.md").read_text(encoding="utf-8")
     assert f"```yaml\n{launchpad_fields(definitions())}```" in page
+
+
+@pytest.mark.parametrize(("ends_by", "code"), [(KeyboardInterrupt(), 130), (RuntimeError("no place left"), 3)])
+def test_a_run_that_ends_outside_of_its_steps_is_no_success(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, ends_by: BaseException, code: int
+) -> None:
+    def execute(*_: object) -> Iterator[dg.DagsterEvent]:
+        raise ends_by
+        yield
+
+    monkeypatch.setattr(InProcessExecutor, "execute", execute)
+    found, _, err = attninf_run()
+    assert found == code
+    assert ("failed: raw_corpus letters.a: no place left" in err) == (code == 3)
