@@ -140,7 +140,7 @@ def beginnings(
     found = with_texts(lake, wanted, find, storage_options=storage_options)
     return {
         (one.domain, one.doc_id): f"[{printable(one.problem)}]"
-        if one.begins is None
+        if one.begins is None or one.problem
         else shortened(one.begins, most=_IN_A_LINE)
         for one in found
     }
