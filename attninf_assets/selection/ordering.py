@@ -44,7 +44,7 @@ def length_bin() -> str:
 def uniform(purpose: str, seed: int) -> str:
     """A number in (0, 1) that follows from purpose, seed and doc_id alone, the same on any machine: 52 bits of md5."""
     text = f"concat('{purpose}', chr(0), '{seed}', chr(0), doc_id)"
-    return f"(((md5_number_lower({text}) >> 12)::DOUBLE + 0.5) / {float(1 << 52)!r})"
+    return f"(((md5_number({text}) >> 76)::DOUBLE + 0.5) / {float(1 << 52)!r})"
 
 
 def ranking_key(definition: SelectionDefinition) -> str:

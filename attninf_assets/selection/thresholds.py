@@ -16,7 +16,7 @@ import pyarrow as pa
 from attninf_assets.selection.budgets import band_edges, extra_draws, targets, whole_domains
 from attninf_assets.selection.cuts import Amount, Cut, Part, Ranking, find_cuts
 from attninf_assets.selection.definitions import PAPER, SelectionDefinition
-from attninf_assets.selection.eligible import Eligible, tables_needed
+from attninf_assets.selection.eligible import Eligible
 from attninf_assets.selection.ordering import fit
 from attninf_assets.selection.rule import At, Rule, Rules
 from attninf_assets.store.query import rows_digest
@@ -27,7 +27,7 @@ from attninf_assets.store.tables import Lake
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["find_thresholds", "selected", "selection_digest", "stored_rules", "tables_of"]
+__all__ = ["find_thresholds", "selected", "selection_digest", "stored_definitions", "stored_rules"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def find_thresholds(
     """
     field = f"{place}: selections.{selection}"
     eligible = Eligible(definition, selector_fingerprint)
+    eligible.prepare(connection)
     scored = eligible.scored_by_domain(connection)
     if not scored:
         raise ValueError(
@@ -192,6 +193,7 @@ def selected(
     Raises ValueError if the thresholds hold no row of that selection by that selector, or more than one for a domain.
     """
     rules = stored_rules(connection, selector_fingerprint=selector_fingerprint, selection=selection)
+    rules.eligible.prepare(connection)
     rules.put_into(connection)
     schema = TABLES["selected_subset"]
     rows = connection.sql(
@@ -222,8 +224,7 @@ def stored_rules(connection: duckdb.DuckDBPyConnection, *, selector_fingerprint:
     return Rules(eligible, {domain: Rule.from_json(rule, domain=domain) for domain, _, rule in rows})
 
 
-def tables_of(lake: Lake, selection: str) -> list[str]:
-    """The tables that the selection's thresholds were made from, beside `documents`."""
-    definitions = set(lake.read("thresholds", columns=["definition"], where={"selection": selection})["definition"])
-    needed = [tables_needed(SelectionDefinition.from_json(text.as_py())) for text in definitions]
-    return sorted({"scores", *(name for names in needed for name in names)})
+def stored_definitions(lake: Lake, selection: str) -> list[SelectionDefinition]:
+    """The definitions that the selection's thresholds were found by."""
+    texts = lake.read("thresholds", columns=["definition"], where={"selection": selection})["definition"]
+    return [SelectionDefinition.from_json(text) for text in sorted(set(texts.to_pylist()))]

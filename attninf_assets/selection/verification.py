@@ -88,6 +88,7 @@ def _not_as_ruled(
     connection: duckdb.DuckDBPyConnection, selection: str, fingerprint: str, definition: SelectionDefinition
 ) -> list[str]:
     rules = stored_rules(connection, selector_fingerprint=fingerprint, selection=selection)
+    rules.eligible.prepare(connection)
     rules.put_into(connection)
     scored = {
         domain: (n, tokens)

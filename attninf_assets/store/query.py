@@ -10,7 +10,7 @@ types as well, which its bindings report as leaked, line by line.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ SQL_TYPES = {
     pa.float64(): "DOUBLE",
     pa.bool_(): "BOOLEAN",
     pa.list_(pa.int64()): "BIGINT[]",
+    pa.list_(pa.float64()): "DOUBLE[]",
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
 }
 
@@ -70,13 +71,14 @@ def connect(
     *tables: str,
     where: Mapping[str, str] | None = None,
     versions: Mapping[str, int] | None = None,
+    later: Collection[str] = (),
     memory_limit: str | None = None,
     threads: int | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with a view of each named table as it is now, in the columns of `schemas.TABLES`.
 
     Columns that came later are left out: files that were written before lack them, and DuckDB would have to open every
-    file of the table to find out which do. `Lake.read` has them.
+    file of the table to find out which do. `Lake.read` has them, and so have the views of the tables in `later`.
 
     With `where`, the views hold the partitions with those values and nothing else, and cost no more than their files.
     A table named in `versions` is shown as it was at that version; ValueError where that cannot be read any more. The
@@ -106,7 +108,7 @@ def connect(
             files = lake.files(name, where=wanted, version=version)
             if (snapshot := lake.snapshot(name, version=version)) is not None:
                 snapshots[name] = snapshot
-            connection.execute(f'CREATE VIEW "{name}" AS {_view(name, files)}')
+            connection.execute(f'CREATE VIEW "{name}" AS {_view(name, files, later=name in later)}')
         yield connection
 
 
@@ -124,8 +126,8 @@ def _may_be_for_damage(error: Exception) -> bool:
     return type(error) is duckdb.Error or isinstance(error, kinds)
 
 
-def _view(name: str, files: Sequence[str]) -> str:
-    types = {field.name: SQL_TYPES[field.type] for field in TABLES[name] if not came_later(field)}
+def _view(name: str, files: Sequence[str], *, later: bool) -> str:
+    types = {field.name: SQL_TYPES[field.type] for field in TABLES[name] if later or not came_later(field)}
     if not files:
         nothing = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())
         return f"SELECT {nothing} WHERE false"
@@ -133,7 +135,13 @@ def _view(name: str, files: Sequence[str]) -> str:
     listed = ", ".join(literal(_reachable(uri)) for uri in files)
     hive = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in PARTITIONED_BY[name])
     partitions = f"hive_partitioning = true, hive_types = {{{hive}}}" if hive else "hive_partitioning = false"
-    return f"SELECT {columns} FROM read_parquet([{listed}], {partitions})"
+    if not later:
+        return f"SELECT {columns} FROM read_parquet([{listed}], {partitions})"
+    absent = ", ".join(f'NULL::{sql} AS "{column}"' for column, sql in types.items())  # where no file has a column
+    return (
+        f"SELECT {columns} FROM (FROM read_parquet([{listed}], {partitions}, union_by_name = true) "
+        f"UNION ALL BY NAME SELECT {absent} WHERE false)"
+    )
 
 
 def _reachable(uri: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attninf_assets.selection.definitions import DomainRule, Keep, SelectionDefinition
-from attninf_assets.selection.eligible import Eligible, check_definition, tables_needed
-from attninf_assets.selection.ordering import fit
+from attninf_assets.selection.eligible import Eligible, check_definition, connect_for
+from attninf_assets.selection.ordering import Fit, fit
 from attninf_assets.selection.thresholds import find_thresholds, selected
 from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
+from attninf_assets.store.root import Root
 from attninf_assets.store.schemas import TABLES
+from attninf_assets.store.tables import Lake
 from attninf_assets_tests.selection.test_orders import Row, found, rows_of
+from benchmarks.rigs.tables_of_scores import scores_of
 
 _NAMES = ("repetition", "repeated_lines", "zstd_ratio", "alphabetic")
 FEATURES = pa.schema(
@@ -66,6 +70,12 @@ def _selected(connection: duckdb.DuckDBPyConnection, definition: SelectionDefini
     return thresholds.to_pylist(), subset.to_pylist()
 
 
+def _fit(connection: duckdb.DuckDBPyConnection, definition: SelectionDefinition) -> list[Fit]:
+    eligible = Eligible(definition, "f")
+    eligible.prepare(connection)
+    return fit(connection, definition, eligible.rows)
+
+
 def test_a_filter_keeps_the_fraction_of_what_passes_it(connection: duckdb.DuckDBPyConnection) -> None:
     definition = SelectionDefinition(
         where="repetition < 0.5 AND n_tokens >= 100 OR false",
@@ -73,7 +83,6 @@ def test_a_filter_keeps_the_fraction_of_what_passes_it(connection: duckdb.DuckDB
         domains={"web": DomainRule(max_tokens=4_000)},
     )
     check_definition("x", definition, place="here")
-    assert tables_needed(definition) == ["scores", "document_features"]
     (threshold,), subset = _selected(connection, definition)
     features = {row["doc_id"]: row for row in _features(_scores(60))}
     eligible = [
@@ -109,10 +118,10 @@ def test_the_score_without_confounders_is_the_residual_of_least_squares(seed: in
     definition = SelectionDefinition(order="score_without_confounders", keep=Keep(fraction=0.3, of="documents"))
     with duckdb.connect() as connection:
         _register(connection, rows, features)
-        (one,) = fit(connection, definition, Eligible(definition, "f").rows)
+        (one,) = _fit(connection, definition)
         (threshold,), subset = _selected(connection, definition)
         _register(connection, rows[::-1], features[::-1])
-        assert fit(connection, definition, Eligible(definition, "f").rows) == [one], "to the last bit"
+        assert _fit(connection, definition) == [one], "to the last bit"
     x = np.array(
         [[1, math.log(r["n_tokens"]), *(f[name] for name in _NAMES)] for r, f in zip(rows, features, strict=True)]
     )
@@ -134,7 +143,7 @@ def test_features_that_do_not_vary_or_repeat_each_other_take_nothing_out() -> No
     definition = SelectionDefinition(order="score_without_confounders")
     with duckdb.connect() as connection:
         _register(connection, rows, features)
-        (one,) = fit(connection, definition, Eligible(definition, "f").rows)
+        (one,) = _fit(connection, definition)
     _, log_tokens, repetition, repeated_lines, *_ = one.coefficients
     assert (log_tokens, repeated_lines) == (0.0, 0.0)
     assert math.isclose(repetition, 20, rel_tol=1e-6)
@@ -186,3 +195,29 @@ def test_an_order_without_its_table_is_refused(monkeypatch: pytest.MonkeyPatch) 
         ValueError, match=r"selections\.x\.order: score_without_confounders needs the table document_features"
     ):
         check_definition("x", SelectionDefinition(order="score_without_confounders"), place="here")
+
+
+def test_documents_rank_by_their_best_window_where_scores_have_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that were written before are without the column: their documents' scores stand for them."""
+    lake, definition = Lake(Root.at(tmp_path)), SelectionDefinition(order="max_window_score", keep=Keep(documents=2))
+    old = scores_of("web", "old", 3, score=1.5)
+    lake.replace("scores", old, where={"domain": "web", "shard": "old"})
+    windows = pa.field("window_scores", pa.list_(pa.float64()), metadata={"description": "", "later": "yes"})
+    monkeypatch.setitem(TABLES, "scores", TABLES["scores"].append(windows))
+    check_definition("x", definition, place="here")
+    with connect_for(lake, [definition]) as connection:
+        kept = find_thresholds(connection, selector_fingerprint="f", definition=definition).to_pylist()
+        assert (kept[0]["threshold_key"], kept[0]["threshold_doc_id"]) == (1.5, "web-old-1")
+    of_windows = [[0.5, 3.0], None, [None, 1.75]]
+    rows = scores_of("web", "new", 3, score=1.0).to_pylist()
+    new = [row | {"window_scores": of_one} for row, of_one in zip(rows, of_windows, strict=True)]
+    lake.replace("scores", pa.Table.from_pylist(new, schema=TABLES["scores"]), where={"domain": "web", "shard": "new"})
+    with connect_for(lake, [definition]) as connection:
+        (threshold,), subset = _selected(connection, definition)
+    assert {(row["doc_id"], row["order_key"], row["score"]) for row in subset} == {
+        ("web-new-0", 3.0, 1.0),
+        ("web-new-2", 1.75, 1.0),
+    }
+    assert threshold["threshold_score"] == 1.0

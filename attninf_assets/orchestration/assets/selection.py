@@ -23,9 +23,9 @@ from attninf_assets.orchestration.runs.partitions import selections as selection
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
 from attninf_assets.orchestration.runs.shard_work import never_indexed
 from attninf_assets.scores.coverage import coverage_by_domain, indexed_shards, require_coverage
-from attninf_assets.selection.eligible import check_definition, tables_needed
+from attninf_assets.selection.eligible import check_definition, connect_for
 from attninf_assets.selection.summary import sampled_scores, selected_by_domain
-from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest, tables_of
+from attninf_assets.selection.thresholds import find_thresholds, selected, selection_digest, stored_definitions
 from attninf_assets.selection.verification import require_thresholds_of_the_definition, require_thresholds_of_the_scores
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
@@ -69,7 +69,7 @@ def score_thresholds(
     definition = file.named(name)
     check_definition(name, definition, place=file.place)
     fingerprint = current_fingerprint(tables.root)
-    with connect(tables, "documents", *tables_needed(definition)) as connection:
+    with connect_for(tables, [definition], "documents") as connection:
         coverage = coverage_by_domain(connection, selector_fingerprint=fingerprint)
         file.require_domains(name, [c.domain for c in coverage])
         require_coverage(
@@ -146,7 +146,7 @@ def selected_subset(
     tables, name, file = lake.tables(), context.partition_key, selections.read()
     definition = file.named(name)
     fingerprint = current_fingerprint(tables.root)
-    with connect(tables, "thresholds", *tables_of(tables, name)) as connection:
+    with connect_for(tables, stored_definitions(tables, name), "thresholds") as connection:
         require_thresholds_of_the_definition(connection, definition, selection=name)
         require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint, selection=name)
         before = tables.version("selected_subset")

@@ -6,7 +6,8 @@ from attninf_assets.orchestration.connections.resources import LakeResource
 from attninf_assets.orchestration.display.metadata import as_json
 from attninf_assets.orchestration.runs.partition_runs import PartitionCheck
 from attninf_assets.orchestration.runs.partitions import selections
-from attninf_assets.selection.thresholds import tables_of
+from attninf_assets.selection.eligible import connect_for
+from attninf_assets.selection.thresholds import stored_definitions
 from attninf_assets.selection.verification import domains_not_as_counted, domains_not_at_their_fraction
 from attninf_assets.selector.stored import current_fingerprint
 from attninf_assets.store.query import connect
@@ -17,7 +18,7 @@ THRESHOLDS, SELECTED = dg.AssetKey("score_thresholds"), dg.AssetKey("selected_su
 def thresholds_keep_the_asked_fraction(key: str, lake: LakeResource) -> dg.AssetCheckResult:
     """In each domain, the documents at or above the threshold reach what is asked for, and without the last do not."""
     tables = lake.tables()
-    with connect(tables, "thresholds", *tables_of(tables, key)) as connection:
+    with connect_for(tables, stored_definitions(tables, key), "thresholds") as connection:
         wrong = domains_not_at_their_fraction(connection, selection=key)
     n_domains = tables.count("thresholds", where={"selection": key})
     return dg.AssetCheckResult(
