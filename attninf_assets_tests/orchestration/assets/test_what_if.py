@@ -32,8 +32,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def test_a_first_selection_changes_nothing_and_the_next_says_what_it_changed(pipeline: Pipeline) -> None:
     first = materialized(pipeline.run(SELECTION), "selected_subset")
     assert not {"changed", "changed_since", "examples_of_change"} & first.keys()
-    half = {"score_thresholds": {"config": {"fraction": 0.4}}}
-    second = materialized(pipeline.run(["score_thresholds", "selected_subset"], config=half), "selected_subset")
+    pipeline.define(paper={"keep": {"fraction": 0.4}})
+    second = materialized(pipeline.run(["score_thresholds", "selected_subset"]), "selected_subset")
     rows = {record.data["domain"]: record.data for record in second["changed"].records}
     assert (rows["letters"]["documents_before"], rows["letters"]["documents"]) == (10, 20)
     assert (rows["letters"]["entered"], rows["letters"]["left"], rows["letters"]["jaccard_documents"]) == (10, 0, 0.5)
@@ -48,6 +48,7 @@ def test_a_first_selection_changes_nothing_and_the_next_says_what_it_changed(pip
     assert doc_id in ids
     assert len(text) > 20
 
+    pipeline.define(paper={})
     third = materialized(pipeline.run(["score_thresholds", "selected_subset"]), "selected_subset")
     assert {record.data["left"] for record in third["changed"].records} == {10, 5}
     assert "letters left, rank 11 of 20" in third["examples_of_change"]
