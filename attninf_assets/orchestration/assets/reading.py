@@ -58,6 +58,7 @@ def shard_to_read(lake: Lake, shard: Shard, sources: Corpus, *, selector_fingerp
     by_selector = pc.field("selector_fingerprint") == selector_fingerprint
     thresholds = lake.read("thresholds", only=of_domain & by_selector).to_pylist()
     with connect(lake, "scores", where=where) as connection:
+        cut: tuple[float, str] | None
         if thresholds:
             cut, what = (thresholds[0]["threshold_score"], thresholds[0]["threshold_doc_id"]), "cut"
         else:
