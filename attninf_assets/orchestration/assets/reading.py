@@ -1,7 +1,7 @@
 """Documents to read beside the numbers: of a selection by domain, and of a shard's scores."""
 
-from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import dagster as dg
 import pyarrow.compute as pc
@@ -10,7 +10,7 @@ from attninf_assets.corpus.discovery import Corpus
 from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.stored_index import indexed_from
 from attninf_assets.orchestration.display.excerpts import excerpts_markdown
-from attninf_assets.selection.excerpts import around, middle, with_texts
+from attninf_assets.selection.excerpts import around, middle, selection_of, with_texts
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
 
@@ -23,17 +23,17 @@ _SECONDS_PER_SHARD = 10.0
 
 
 def selection_to_read(
-    lake: Lake,
-    sources: Corpus,
-    selection: str,
-    cuts: Mapping[str, tuple[float, str]],
-    *,
-    selector_fingerprint: str,
+    lake: Lake, sources: Corpus, selection: str, *, selector_fingerprint: str
 ) -> dict[str, dg.MarkdownMetadataValue]:
-    """Metadata `read_<selection>_<domain>` for each domain: its highest documents, those around the cut, its lowest.
+    """Metadata `read_<selection>_<domain>` for each domain that the selection has a threshold in.
 
-    `cuts` is by domain the (score, doc_id) of the last document kept. Of many domains there are fewer documents each.
+    That is its highest documents, those around the cut, and its lowest; of many domains fewer documents each.
     """
+    cuts = {
+        row["domain"]: (row["threshold_score"], row["threshold_doc_id"])
+        for row in lake.read("thresholds", only=pc.field("selector_fingerprint") == selector_fingerprint).to_pylist()
+        if selection_of(row) == selection
+    }
     n = max(2, min(_PER_PART, _PER_SELECTION // max(1, 3 * len(cuts))))
     chosen = []
     for domain, cut in sorted(cuts.items()):
@@ -56,7 +56,7 @@ def shard_to_read(lake: Lake, shard: Shard, sources: Corpus, *, selector_fingerp
     where = {"domain": shard.domain, "shard": shard.name}
     of_domain = pc.field("domain") == shard.domain
     by_selector = pc.field("selector_fingerprint") == selector_fingerprint
-    thresholds = lake.read("thresholds", only=of_domain & by_selector).to_pylist()
+    thresholds = sorted(lake.read("thresholds", only=of_domain & by_selector).to_pylist(), key=_paper_first)
     with connect(lake, "scores", where=where) as connection:
         cut: tuple[float, str] | None
         if thresholds:
@@ -73,3 +73,7 @@ def shard_to_read(lake: Lake, shard: Shard, sources: Corpus, *, selector_fingerp
     return excerpts_markdown(
         with_texts(lake, chosen, lambda _: shard, storage_options=sources.storage_options, seconds=_SECONDS_PER_SHARD)
     )
+
+
+def _paper_first(threshold: dict[str, Any]) -> tuple[bool, str]:
+    return selection_of(threshold) != "paper", selection_of(threshold)

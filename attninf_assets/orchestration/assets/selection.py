@@ -129,10 +129,6 @@ def selected_subset(
     with connect(tables, "scores", "thresholds") as connection:
         require_thresholds_of_the_scores(connection, selector_fingerprint=fingerprint)
         version = tables.replace("selected_subset", selected(connection, selector_fingerprint=fingerprint))
-        thresholds = connection.execute(
-            "SELECT domain, threshold_score, threshold_doc_id FROM thresholds WHERE selector_fingerprint = $1",
-            [fingerprint],
-        ).fetchall()
     with connect(tables, "selected_subset", versions={"selected_subset": version}) as connection:  # not another run's
         digest = selection_digest(connection)
         by_domain = selected_by_domain(connection)
@@ -147,13 +143,7 @@ def selected_subset(
             "dagster/uri": tables.root.table_uri("selected_subset"),
             "delta_version": version,
             "selector_fingerprint": fingerprint,
-            **selection_to_read(
-                tables,
-                sources,
-                "paper",
-                {domain: (score, doc_id) for domain, score, doc_id in thresholds},
-                selector_fingerprint=fingerprint,
-            ),
+            **selection_to_read(tables, sources, "paper", selector_fingerprint=fingerprint),
         },
     )
 
