@@ -1,6 +1,5 @@
 """Where a document stands: its rank in its domain, and for every selection whether it is in and what decided."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from attninf_assets.explaining.lookup import StoredDocument
+from attninf_assets.selection.excerpts import selection_of
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
 
 __all__ = ["Rank", "Verdict", "rank_in_domain", "verdicts"]
-
-DEFAULT_SELECTION = "paper"
 
 
 @dataclass(frozen=True)
@@ -61,24 +59,24 @@ def verdicts(lake: Lake, document: StoredDocument, *, selector_fingerprint: str)
     kept = lake.read(
         "selected_subset", where={"domain": document.domain}, only=pc.field("doc_id") == document.doc_id
     ).to_pylist()
-    chosen = {_selection(row) for row in kept}
+    chosen = {selection_of(row): row for row in kept}
     return sorted(
-        (_verdict(document, row, selector_fingerprint, is_in=_selection(row) in chosen) for row in rows),
+        (_verdict(document, row, selector_fingerprint, chosen.get(selection_of(row))) for row in rows),
         key=lambda verdict: verdict.selection,
     )
 
 
-def _selection(row: dict[str, Any]) -> str:
-    return str(row.get("selection") or DEFAULT_SELECTION)
-
-
-def _verdict(document: StoredDocument, row: dict[str, Any], fingerprint: str, *, is_in: bool) -> Verdict:
+def _verdict(
+    document: StoredDocument, row: dict[str, Any], fingerprint: str, selected: dict[str, Any] | None
+) -> Verdict:
     kept = f"{row['n_selected']:,} of {row['n_documents']:,} documents are kept"
-    reason = _reason(document, row, fingerprint, is_in=is_in)
-    return Verdict(_selection(row), is_in, reason, row["threshold_score"], row["threshold_doc_id"], kept)
+    is_in = selected is not None
+    reason = _not_ranked(document, row, fingerprint) or _ranked(document, row, selected)
+    return Verdict(selection_of(row), is_in, reason, row["threshold_score"], row["threshold_doc_id"], kept)
 
 
-def _reason(document: StoredDocument, row: dict[str, Any], fingerprint: str, *, is_in: bool) -> str:
+def _not_ranked(document: StoredDocument, row: dict[str, Any], fingerprint: str) -> str | None:
+    """Why the document cannot be compared with the threshold; None where it can be."""
     scored = document.scored
     if scored is None:
         return "it has no score yet"
@@ -86,31 +84,32 @@ def _reason(document: StoredDocument, row: dict[str, Any], fingerprint: str, *, 
         return "its score is by another selector than the one in use"
     if row["selector_fingerprint"] != fingerprint:
         return "the threshold is by another selector than the one in use; materialize score_thresholds"
-    score, cut = scored["score"], row["threshold_score"]
-    if not _is_finite(score):
+    if not _is_finite(scored["score"]):
         return "it has no loss to speak of, so its score is null, and a null score is never selected"
-    by = f"its score {score:.4f} is"
+    return None
+
+
+def _ranked(document: StoredDocument, row: dict[str, Any], selected: dict[str, Any] | None) -> str:
+    """How the document compares with the threshold, and what else decided where that does not say it."""
+    assert document.scored is not None
+    score, cut, rules = document.scored["score"], row["threshold_score"], row.get("definition")
+    key = row.get("threshold_key")
+    if key is not None and key != cut:
+        if selected is not None:
+            return f"the selection ranks it by {selected['order_key']:.4f}, and down to {key:.4f} all is kept"
+        return f"the selection, {rules}, ranks it below {key:.4f}, or filters it out"
     above = (score, document.doc_id) >= (cut, row["threshold_doc_id"])
     if document.doc_id == row["threshold_doc_id"] and score == cut:
-        rule = f"{by} the threshold itself: the last one that is kept"
+        rule = "the threshold itself: the last one that is kept"
     elif score == cut:
-        rule = f"{by} the threshold's, and its doc_id comes {'after' if above else 'before'} the threshold's"
+        rule = f"the threshold's, and its doc_id comes {'after' if above else 'before'} the threshold's"
     else:
-        rule = f"{by} {'above' if above else 'below'} the threshold, {cut:.4f}"
-    if above == is_in:
-        return rule
-    return f"{rule}, but {_beside(row, is_in=is_in)}"
-
-
-def _beside(row: dict[str, Any], *, is_in: bool) -> str:
-    """Why the score alone does not decide: the selection's own rules, or a selection older than its threshold."""
-    definition = row.get("definition")
-    stale = "selected_subset is older than the threshold: materialize it"
-    if not definition:
-        return stale
-    written = json.dumps(json.loads(definition), sort_keys=True) if isinstance(definition, str) else str(definition)
-    how = "keeps" if is_in else "leaves out"
-    return f"the selection's own rules decide ({written}), which {how} it; or {stale}"
+        rule = f"{'above' if above else 'below'} the threshold, {cut:.4f}"
+    reason = f"its score {score:.4f} is {rule}"
+    if above == (selected is not None):
+        return reason
+    stale = "selected_subset is not of this threshold: materialize it"
+    return f"{reason}, but {stale}" + (f"; or the selection, {rules}, filters it out" if rules and above else "")
 
 
 def _is_finite(score: float | None) -> bool:

@@ -26,7 +26,7 @@ from attninf_assets.store.uris import redacted
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Excerpt", "around", "beginnings", "middle", "with_texts"]
+__all__ = ["Excerpt", "around", "beginnings", "middle", "selection_of", "with_texts"]
 
 LONGEST = 300  # characters of a text that are shown
 _IN_A_LINE = 160
@@ -51,6 +51,11 @@ class Excerpt:
     n_characters: int | None = None
     problem: str | None = None
     features: Mapping[str, float] | None = None
+
+
+def selection_of(row: Mapping[str, Any]) -> str:
+    """The name of the selection that a row of `thresholds` or `selected_subset` is of."""
+    return str(row.get("selection") or "paper")
 
 
 def around(

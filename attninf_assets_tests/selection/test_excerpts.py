@@ -1,40 +1,44 @@
-"""How texts begin is read from where they landed, or the reason why not is said."""
+"""The documents chosen to be read are those of a plain sort."""
 
-import json
-from pathlib import Path
+from math import isfinite
 
-from attninf_assets.corpus.documents import Shard
-from attninf_assets.corpus.stored_index import index_and_store
-from attninf_assets.selection.comparison import Moved
-from attninf_assets.selection.excerpts import beginnings
-from attninf_assets.store.root import Root
-from attninf_assets.store.tables import Lake
-from attninf_assets_tests.support.source_files import landed
+import duckdb
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-TEXTS = ["One line.\nAnother \x1b[31m`one`", "b" * 500, "Third."]
+from attninf_assets.selection.excerpts import around, middle
+from attninf_assets.store.schemas import TABLES
+from benchmarks.rigs.tables_of_scores import scores_of
 
-
-def _moved(doc_id: str, shard: str = "a") -> Moved:
-    return Moved("web", shard, doc_id, 1.0, 1, 1, 1)
+_scores = st.lists(st.sampled_from([-0.5, 0.0, 0.1, 0.25, None, float("nan")]), min_size=1, max_size=30)
 
 
-def test_the_texts_asked_for_begin_as_they_do_with_what_acts_escaped_and_no_others_are_there(tmp_path: Path) -> None:
-    source, lake = tmp_path / "a.jsonl", Lake(Root.at(tmp_path / "root"))
-    source.write_text("".join(json.dumps({"id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(TEXTS)))
-    shard = Shard("web", "a", str(source), "jsonl", "text", "id")
-    index_and_store(lake, landed(shard))
-
-    def find(key: str) -> Shard:
-        if key != "web.a":
-            raise ValueError(f"{key}: gone\nfor good")
-        return shard
-
-    found = beginnings(lake, [_moved("d1"), _moved("d0"), _moved("d9"), _moved("d0", "b")], find)
-    assert found["web", "d1"] == f"{'b' * 160}… (300 characters)"
-    assert found["web", "d9"] == "[documents has it no more]"
-    assert found.keys() == {("web", "d0"), ("web", "d1"), ("web", "d9")}
-    assert beginnings(lake, [_moved("d0")], find) == {("web", "d0"): r"One line.\nAnother \x1b[31m`one`"}
-
-    source.write_text(source.read_text().replace("One", "Two"))
-    changed = beginnings(lake, [_moved("d0")], find)["web", "d0"]
-    assert changed == "[the text is another than was indexed: its sha256 differs]"
+@settings(deadline=None, max_examples=40)
+@given(scores=_scores, n=st.integers(1, 6), data=st.data())
+def test_top_cut_and_bottom_are_those_of_a_plain_sort(scores: list[float | None], n: int, data: st.DataObject) -> None:
+    table = scores_of("web", "a", len(scores))
+    column = pa.array(scores, pa.float64())
+    table = table.set_column(table.column_names.index("score"), TABLES["scores"].field("score"), column)
+    finite = [(s, i) for s, i in zip(scores, table["doc_id"].to_pylist(), strict=True) if s is not None and isfinite(s)]
+    ranked = sorted(finite, reverse=True)
+    others = [scores_of("code", "a", 3), scores_of("web", "b", 3, mark="another")]
+    with duckdb.connect() as connection:
+        connection.register("scores", pa.concat_tables([table, *others]))
+        in_the_middle = middle(connection, "web", selector_fingerprint="f")
+        if not ranked:
+            assert in_the_middle is None
+            return
+        assert in_the_middle in ranked
+        n_above = data.draw(st.integers(1, len(ranked)))
+        found = around(connection, "web", ranked[n_above - 1], selector_fingerprint="f", n=n)
+    half = -(-n // 2)
+    places = {place for place in range(len(ranked)) if place < n or place >= len(ranked) - n}
+    places |= set(range(max(0, n_above - half), min(len(ranked), n_above + n // 2)))
+    assert [(one.score, one.doc_id) for one in found] == [ranked[place] for place in sorted(places)]
+    assert [one.rank for one in found] == [place + 1 for place in sorted(places)]
+    for one in found:
+        if one.rank <= n:
+            assert one.place == "top"
+        elif one.place != "bottom":
+            assert one.place == ("above the cut" if one.rank <= n_above else "below the cut")
