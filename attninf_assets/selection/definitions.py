@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from attninf_assets.selection.bands import Band, parsed_bands, valid_bands
+from attninf_assets.selection.band_weights import Band, parsed_bands, valid_bands
 
 __all__ = [
     "EXCLUDE",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from attninf_assets.selection.bands import Band
+from attninf_assets.selection.band_weights import Band
 from attninf_assets.selection.definitions import SelectionDefinition
 from attninf_assets.selection.eligible import Eligible
 from attninf_assets.selection.ordering import Fit, length_bin, ranking_key, uniform
