@@ -14,7 +14,10 @@ from typing import Any
 __all__ = ["FORKED", "attninf_process"]
 
 FORKED = mp.get_context("forkserver")
-FORKED.set_forkserver_preload(["attninf_assets_tests.support.forked"])
+_TORTURES = [f"attninf_assets_tests.torture.{kind}" for kind in ("killing", "races", "power_cuts", "fuzz")]
+FORKED.set_forkserver_preload(
+    ["attninf_assets_tests.support.forked", "attninf_assets_tests.support.crashes", *_TORTURES]
+)
 
 # What a shell starts in the background ignores SIGINT, and so does all that it starts.
 _INTERRUPTIBLE = """

@@ -10,6 +10,7 @@ import polars as pl
 
 from attninf_assets.mixture.manifest import MANIFEST, Manifest
 from attninf_assets.mixture.verification import verify_training_corpus
+from attninf_assets.scores.cost import read_approval
 from attninf_assets.selector.model_files import is_intact
 from attninf_assets.selector.stored import current_fingerprint, has_selector, pinned_model
 from attninf_assets.store.commits import Commit
@@ -60,7 +61,9 @@ def _seen(root: Root) -> dict[str, str]:
         intact = is_intact(root, pinned.directory)
         pieces["model in use"] = f"{pinned.digests.model}, {'intact' if intact else DAMAGED}"
     if has_selector(root):
-        pieces["selector in use"] = current_fingerprint(root)
+        pieces["selector in use"] = fingerprint = current_fingerprint(root)
+        if (approval := read_approval(root, fingerprint)) is not None:
+            pieces["preview"] = f"{approval.approved}, {approval.estimate}"
     return pieces
 
 

@@ -14,6 +14,7 @@ from attninf_assets import cli
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.mixture.manifest import CORPUS_DIRECTORY
 from attninf_assets.orchestration.assets import maintenance
+from attninf_assets.orchestration.assets.coverage import PreviewConfig, rescoring_preview
 from attninf_assets.orchestration.assets.mixture import MixConfig
 from attninf_assets.orchestration.assets.selector import ProbeConfig, retrieval_heads, retrieval_probes, selector_model
 from attninf_assets.orchestration.automation.retirement import RetirementConfig, retire
@@ -30,7 +31,7 @@ from attninf_assets.store.scrub import scrub
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.source_files import landed
 from attninf_assets_tests.torture.material import HEADS, MIX, SHARDS, changed, gone, mixed, score, select, shard
-from attninf_assets_tests.torture.readers import NOTHING
+from attninf_assets_tests.torture.readers import DAMAGED, NOTHING
 from attninf_assets_tests.torture.scene import Scene
 from benchmarks.rigs.tables_of_scores import run_of
 
@@ -258,9 +259,20 @@ def _never_detected(scene: Scene) -> None:
     scene.root.delete("selectors/current.json")
 
 
+def _nothing_detected(scene: Scene) -> None:
+    """Heads are to be found anew."""
+    _never_detected(scene)
+    scene.root.delete("selectors/detections")
+
+
 def _detect(scene: Scene) -> None:
     of = scene.resources()
     retrieval_heads(_context(scene), config=HEADS, selector=of.selector, lake=of.lake)
+
+
+def _preview(scene: Scene) -> None:
+    of = scene.resources()
+    rescoring_preview(_context(scene), config=PreviewConfig(), lake=of.lake, cost=of.cost)
 
 
 _SELECTOR = ("selectors/current.json",)
@@ -285,7 +297,9 @@ VICTIMS = {
     "mix": Victim(_mix, _MIX),
     "damaged mix": Victim(_mix_again, _MIX, _damaged_mix),
     "maintenance": Victim(maintain, _SCORES, _many_commits, aged=True),
-    "repair": Victim(_repair, (*TABLES, *_SELECTOR), _damages, frozenset({NOTHING})),
+    "repair": Victim(
+        _repair, (*TABLES, *_SELECTOR), _damages, frozenset({NOTHING, DAMAGED})
+    ),  # nothing reads a file that is set aside
     "pin": Victim(_pin_another, _MODEL),
     "pin gguf": Victim(_pin_gguf, _MODEL),
     "damaged pin": Victim(_pin_again, _MODEL, _damaged_pin),
@@ -293,4 +307,6 @@ VICTIMS = {
     "fetch": Victim(_fetch, _MODEL, _nothing_fetched, roots=("s3",)),
     "probes": Victim(_build_probes, ("retrieval_probes", *_MODEL)),
     "heads": Victim(_detect, ("retrieval_probes", "head_scores", *_MODEL), _never_detected),
+    "detection": Victim(_detect, ("retrieval_probes", "head_scores", *_MODEL), _nothing_detected),
+    "preview": Victim(_preview, (*_SCORES, *_MODEL), _index_changed),
 }
