@@ -11,6 +11,7 @@ _QUICK = [
     ["benchmarks.bench_memory"],
     ["benchmarks.bench_idle"],
     ["benchmarks.bench_thresholds", "--rows", "2000000", "--memory-limit", "2GB"],
+    ["benchmarks.bench_selections", "--rows", "1000000"],
 ]
 _SHAPE = ["--shape", "1.7b", "--device", "cuda"]
 _CUDA = [

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -20,6 +19,8 @@ from pydantic import (
     Tag,
     model_validator,
 )
+
+from attninf_assets.selection.band_weights import Band, parsed_bands, valid_bands
 
 __all__ = [
     "EXCLUDE",
@@ -39,7 +40,6 @@ _RULE = "rule"
 Budget = Literal["documents", "tokens"]
 Order = Literal["score", "score_at_matched_length", "score_without_confounders", "random", "bottom", "max_window_score"]
 _NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_BAND = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*-\s*([0-9]+(?:\.[0-9]+)?)\s*")
 
 
 def _whole(written: object) -> object:
@@ -131,38 +131,6 @@ class DomainRule(Keep):
         return Keep(fraction=self.fraction, documents=self.documents, tokens=self.tokens, of=of)
 
 
-@dataclass(frozen=True)
-class Band:
-    """A band of a domain's ranking: from which to which percentage of its tokens, from the top, and its weight."""
-
-    begin: Fraction
-    end: Fraction
-    weight: Fraction
-
-
-def _bands(written: dict[str, float] | None) -> dict[str, float] | None:
-    if written is None:
-        return None
-    ends: list[tuple[Fraction, Fraction]] = []
-    for name, weight in written.items():
-        match = _BAND.fullmatch(name)
-        if match is None:
-            raise ValueError(f"{name!r}: not a band; write percentages of the ranking from the top, as in '0-5'")
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"{name!r}: weight {weight!r}: expected a finite number, at least 0")
-        ends.append((Fraction(match[1]), Fraction(match[2])))
-    reached = Fraction(0)
-    for begin, end in sorted(ends):
-        if begin != reached or end <= begin:
-            raise ValueError(f"{float(begin):g}-{float(end):g}: bands are to follow on each other from 0 to 100")
-        reached = end
-    if reached != 100:
-        raise ValueError(f"they end at {float(reached):g}, not at 100")
-    if not any(written.values()):
-        raise ValueError("every weight is 0: nothing would be selected")
-    return written
-
-
 def _kind(written: object) -> str | None:
     if isinstance(written, str):
         return EXCLUDE
@@ -183,7 +151,7 @@ class SelectionDefinition(Written):
     order: Order = "score"
     temperature: Annotated[float, AfterValidator(_not_negative)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    bands: Annotated[dict[str, float] | None, AfterValidator(_bands)] = None
+    bands: Annotated[dict[str, float] | None, AfterValidator(valid_bands)] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> SelectionDefinition:
@@ -217,9 +185,7 @@ class SelectionDefinition(Written):
 
     def weighted_bands(self) -> list[Band]:
         """The bands from the top; none where every document selected is taken once."""
-        matches = [(_BAND.fullmatch(name), weight) for name, weight in (self.bands or {}).items()]
-        bands = [Band(Fraction(m[1]), Fraction(m[2]), Fraction(str(weight))) for m, weight in matches if m is not None]
-        return sorted(bands, key=lambda band: band.begin)
+        return parsed_bands(self.bands or {})
 
     def to_json(self) -> str:
         """The definition in canonical JSON: equal ones give equal text, however they were written."""

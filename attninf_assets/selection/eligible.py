@@ -46,8 +46,8 @@ def _columns() -> dict[str, str]:
 
 
 def check_definition(name: str, definition: SelectionDefinition, *, place: str) -> None:
-    """Raise ValueError naming file and field where `where` is not a condition on a document, or a feature is asked for
-    that there is not."""
+    """Raise ValueError naming file and field where `where` is no condition on a document, or what the definition asks
+    for is not there."""
     field = f"{place}: selections.{name}"
     if definition.where is not None:
         try:
@@ -87,11 +87,6 @@ class Eligible:
     selector_fingerprint: str
 
     @property
-    def is_filtered(self) -> bool:
-        """Whether a scored document may be none of them, of a domain that is not excluded."""
-        return bool(self.definition.where or self.definition.lengths())
-
-    @property
     def _mentioned(self) -> set[str]:
         return _mentions(self.definition)
 
@@ -129,7 +124,8 @@ class Eligible:
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Join the scored documents with their features once, for all the scans that follow, where any is mentioned.
 
-        They wait in a temporary table, on disk where memory is short."""
+        They wait in a temporary table, on disk where memory is short.
+        """
         if not self._features:
             return
         windows = self._columns.removeprefix("*")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from attninf_assets.selection.definitions import Band, SelectionDefinition
+from attninf_assets.selection.band_weights import Band
+from attninf_assets.selection.definitions import SelectionDefinition
 from attninf_assets.selection.eligible import Eligible
 from attninf_assets.selection.ordering import Fit, length_bin, ranking_key, uniform
 

@@ -1,6 +1,7 @@
 """Every check fails when what it watches over is broken in the tables."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,12 +9,25 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from attninf_assets.definitions import definitions
 from attninf_assets.store.schemas import TABLES
 from attninf_assets_tests.support.graphql import asked
 from attninf_assets_tests.support.pipeline import SHARDS, Pipeline, build_pipeline, checked, put_back
 
+# fmt: off
+OLDER: dict[str, tuple[list[str], list[str] | None]] = {  # columns and partitioning of release 0.1
+    "thresholds": (
+        [
+            "domain", "fraction", "budget", "threshold_score", "threshold_doc_id", "n_documents", "n_selected",
+            "tokens_total", "tokens_selected", "selector_fingerprint",
+        ],
+        None,
+    ),
+    "selected_subset": (["doc_id", "domain", "shard", "score", "n_tokens", "selector_fingerprint"], ["domain"]),
+}
+# fmt: on
 LETTERS_A = {"domain": "letters", "shard": "a"}
 
 
@@ -185,6 +199,22 @@ def test_a_wrong_selection_is_noticed(pipeline: Pipeline, change: Callable[[pl.D
     assert not failing(pipeline, "selection_is_what_the_thresholds_say", "paper")
     rewrite(pipeline, "selected_subset", change)
     assert failing(pipeline, "selection_is_what_the_thresholds_say", "paper")
+
+
+def test_a_lake_of_before_selections_had_names_goes_on_without_a_hand(pipeline: Pipeline) -> None:
+    """Its tables lack the columns that came with names, and were not partitioned by selection."""
+    before = {name: pipeline.rows(name) for name in OLDER}
+    for name, (columns, partitioned_by) in OLDER.items():
+        shutil.rmtree(pipeline.lake.root.table_uri(name))
+        rows = pa.table(before[name].select(columns).to_arrow())
+        write_deltalake(pipeline.lake.root.table_uri(name), rows, partition_by=partitioned_by)
+    with pytest.raises(ValueError, match="no thresholds of selection 'paper': materialize score_thresholds"):
+        pipeline.run(["training_corpus"])
+    pipeline.run(["score_thresholds", "selected_subset"])
+    for name, rows in before.items():
+        assert pipeline.rows(name).sort(rows.columns).equals(rows.sort(rows.columns))
+    pipeline.run(["training_corpus", "lake_maintenance"])
+    assert not failing(pipeline, "selection_is_what_the_thresholds_say", "paper")
 
 
 def test_thresholds_of_other_scores_select_nothing_and_the_old_selection_stays(pipeline: Pipeline) -> None:
