@@ -79,6 +79,9 @@ class Cut:
     key: float
     doc_id: str
     kept: Amount
+    last_tokens: int  # of that document
+    target: int  # that was wanted
+    by_tokens: bool
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,8 @@ def _cut(question: Question, pieces: Iterator[pa.RecordBatch]) -> Cut:
         if following is not None and (following["key"][0].as_py(), following["doc_id"][0].as_py()) == (key, doc_id):
             raise ValueError(f"scores: document {doc_id!r} of domain {question.part.domain!r} occurs more than once")
         kept = Amount(above.documents + 1, above.tokens + int(tokens[index]))
-        return Cut(question.part, key + 0.0, doc_id, kept)  # + 0.0: one zero
+        key += 0.0  # one zero
+        return Cut(question.part, key, doc_id, kept, int(tokens[index]), question.target, question.by_tokens)
     raise AssertionError("what is in question holds the cut")
 
 
