@@ -80,6 +80,9 @@ class Cut:
     key: float
     doc_id: str
     kept: Amount
+    last_tokens: int  # of that document
+    target: int  # that was wanted
+    by_tokens: bool
 
 
 @dataclass(frozen=True)
@@ -259,8 +262,10 @@ def _cut(question: Question, last: pa.RecordBatch, after: pa.RecordBatch | None,
     key, doc_id = last["key"][0].as_py(), last["doc_id"][0].as_py()
     if after is not None and (after["key"][0].as_py(), after["doc_id"][0].as_py()) == (key, doc_id):
         raise ValueError(f"scores: document {doc_id!r} of domain {question.part.domain!r} occurs more than once")
-    kept = Amount(before.documents + 1, before.tokens + last["n_tokens"][0].as_py())
-    return Cut(question.part, key + 0.0, doc_id, kept)  # + 0.0: one zero
+    tokens = last["n_tokens"][0].as_py()
+    kept = Amount(before.documents + 1, before.tokens + tokens)
+    key += 0.0  # one zero
+    return Cut(question.part, key, doc_id, kept, tokens, question.target, question.by_tokens)
 
 
 class _Stretch(NamedTuple):

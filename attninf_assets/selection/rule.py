@@ -25,10 +25,11 @@ _DRAW = "draw"  # the purpose of the random numbers by which a band's documents 
 
 @dataclass(frozen=True)
 class At:
-    """A place in a ranking: the key and the doc_id of the last document above a cut."""
+    """A place in a ranking: the key and the doc_id of the last document above a cut, or of the first one below it."""
 
     key: float
     doc_id: str
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Rule:
 
     def to_json(self) -> str:
         """In canonical JSON, which holds every float to the last bit."""
-        told: dict[str, Any] = {"cuts": [[part, at.key, at.doc_id] for part, at in sorted(self.cuts.items())]}
+        told: dict[str, Any] = {"cuts": [[part, at.key, at.doc_id, at.below] for part, at in sorted(self.cuts.items())]}
         if self.fit is not None:
             told["fit"] = [list(self.fit.coefficients), self.fit.mean, self.fit.spread]
         if self.draws:
@@ -56,7 +57,7 @@ class Rule:
         told = json.loads(text)
         fit = told.get("fit")
         return cls(
-            cuts={part: At(key, doc_id) for part, key, doc_id in told["cuts"]},
+            cuts={part: At(*at) for part, *at in told["cuts"]},
             fit=None if fit is None else Fit(domain, tuple(fit[0]), fit[1], fit[2]),
             edges=tuple(At(*at) for at in told.get("edges", ())),
             draws=tuple(None if at is None else At(*at) for at in told.get("draws", ())),
@@ -92,7 +93,7 @@ class Rules:
         kinds = {"domain": pa.string(), "coefficients": numbers, "mean": pa.float64(), "spread": pa.float64()}
         connection.register("selection_fits", pa.Table.from_pylist(fits, schema=pa.schema(kinds.items())))
         cuts = [
-            {"domain": domain, "part": part, "cut_key": at.key, "cut_id": at.doc_id}
+            {"domain": domain, "part": part, "cut_key": at.key, "cut_id": at.doc_id, "cut_below": at.below}
             | {f"edge_{end}_{n}": getattr(edge, end) for n, edge in enumerate(rule.edges) for end in ("key", "doc_id")}
             | {
                 f"draw_{end}_{n}": getattr(draw, end)
@@ -104,6 +105,7 @@ class Rules:
             for part, at in rule.cuts.items()
         ]
         kinds = {"domain": pa.string(), "part": pa.int32(), "cut_key": pa.float64(), "cut_id": pa.string()}
+        kinds |= {"cut_below": pa.bool_()}
         for what, n_of in (("edge", len(self._bands) - 1), ("draw", len(self._bands))):
             for n in range(n_of):
                 kinds |= {f"{what}_key_{n}": pa.float64(), f"{what}_doc_id_{n}": pa.string()}
@@ -129,7 +131,8 @@ class Rules:
         band = f"CASE {' '.join(cases)} ELSE {len(cases)} END" if cases else "0"
         return (
             f"(SELECT *, {band} AS band FROM {self.ranked} AS ranked JOIN selection_cuts USING (domain, part) "
-            f"WHERE isfinite(key) AND {_reaches('key', 'cut_key', 'cut_id')})"
+            f"WHERE isfinite(key) AND {_reaches('key', 'cut_key', 'cut_id')} "
+            "AND NOT (cut_below AND key = cut_key AND doc_id = cut_id))"
         )
 
     @property

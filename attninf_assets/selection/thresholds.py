@@ -7,7 +7,7 @@ fraction or number of the documents, or of their tokens. The threshold is the la
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,13 +130,29 @@ def _ruled(rules: Rules, cuts: list[Cut]) -> Rules:
         rules.eligible,
         {
             domain: Rule(
-                {cut.part.number: At(cut.key, cut.doc_id) for cut in of_domain[: len(of_domain) - n_edges]},
+                _cut_parts(of_domain[: len(of_domain) - n_edges]),
                 rules.by_domain[domain].fit,
                 tuple(At(cut.key, cut.doc_id) for cut in of_domain[len(of_domain) - n_edges :]),
             )
             for domain, of_domain in by_domain.items()
         },
     )
+
+
+def _cut_parts(cuts: Sequence[Cut]) -> dict[int, At]:
+    """The cuts of a domain's parts, in order, each without its last document where the target is reached without it.
+
+    A part is cut where it reaches its own target. What the parts before it hold beyond theirs makes up for the last
+    document, so that down to any part's end the targets are reached, and exceeded by less than one document.
+    """
+    kept: dict[int, At] = {}
+    beyond = 0  # the targets so far
+    for cut in cuts:
+        reached, last = (cut.kept.tokens, cut.last_tokens) if cut.by_tokens else (cut.kept.documents, 1)
+        below = beyond + reached - last >= cut.target
+        beyond += reached - (last if below else 0) - cut.target
+        kept[cut.part.number] = At(cut.key, cut.doc_id, below)
+    return kept
 
 
 def _with_draws(connection: duckdb.DuckDBPyConnection, rules: Rules) -> Rules:

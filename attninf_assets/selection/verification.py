@@ -102,10 +102,12 @@ def _not_as_ruled(
             f"SELECT domain, count(*), sum(n_tokens)::BIGINT FROM {rules.ranked} WHERE isfinite(key) GROUP BY 1"
         ).fetchall()
     }
+    in_parts = definition.order == "score_at_matched_length"
     kept = {
         domain: found
         for domain, *found in connection.execute(
-            f"SELECT domain, count(*), sum(n_tokens)::BIGINT, min((key, doc_id)), arg_min(n_tokens, (key, doc_id)) "
+            f"SELECT domain, count(*), sum(n_tokens)::BIGINT, min((key, doc_id)), "
+            f"{'max(n_tokens)' if in_parts else 'arg_min(n_tokens, (key, doc_id))'} "
             f"FROM {rules.selected} GROUP BY 1"
         ).fetchall()
     }
@@ -115,7 +117,6 @@ def _not_as_ruled(
         "WHERE selection = $1 AND selector_fingerprint = $2",
         [selection, fingerprint],
     ).fetchall()
-    in_parts = definition.order == "score_at_matched_length" or definition.bands is not None
     wrong = []
     for domain, fraction, budget, wanted, *counts, n_selected, tokens_selected, key, doc_id in stored:
         found = kept.get(domain, [0, 0, None, 0])
@@ -126,16 +127,15 @@ def _not_as_ruled(
             continue
         whole = counts[1][0 if budget == "documents" else 1]
         target = Fraction(str(fraction)) * whole if wanted is None else Fraction(wanted)
-        if definition.bands is None and not _reaches(budget, n_selected, tokens_selected, found[3], target, in_parts):
+        if definition.bands is None and not _reaches(budget, n_selected, tokens_selected, found[3], target):
             wrong.append(domain)
     return wrong
 
 
-def _reaches(budget: str, documents: int, tokens: int, last_tokens: int, target: Fraction, in_parts: bool) -> bool:
-    """Whether what is selected reaches the target, and no more than that; in parts by length, at least reaches it."""
-    if budget == "documents":
-        return documents - 1 < target <= documents
-    return target <= tokens and (in_parts or tokens - last_tokens < target)
+def _reaches(budget: str, documents: int, tokens: int, last_tokens: int, target: Fraction) -> bool:
+    """Whether what is selected reaches the target, and without the last document, or in parts the longest, does not."""
+    reached, last = (documents, 1) if budget == "documents" else (tokens, last_tokens)
+    return reached - last < target <= reached
 
 
 def require_thresholds_of_the_definition(

@@ -133,12 +133,15 @@ def by_length(ranked: list[Row], definition: SelectionDefinition, domain: str) -
     wanted, by_tokens = target(ranked, definition, domain)
     whole = cost(ranked, by_tokens=by_tokens)
     bins = sorted({length_bin(row) for row in ranked})
-    kept, before = [], 0
+    kept: list[Row] = []
+    before = 0
     for number in bins:
         here = [row for row in ranked if length_bin(row) == number]
         upto = cost([row for row in ranked if length_bin(row) <= number], by_tokens=by_tokens)
         share = math.floor(Fraction(wanted * upto, whole) + Fraction(1, 2))
-        kept += reach(here, share - before, by_tokens=by_tokens)
+        more = reach(here, share - before, by_tokens=by_tokens)
+        without = cost(kept + more[:-1], by_tokens=by_tokens)
+        kept += more if without < share else more[:-1]
         before = share
     return kept
 

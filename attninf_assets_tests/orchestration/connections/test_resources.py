@@ -9,7 +9,12 @@ from dagster_aws.s3 import S3Resource
 
 import attninf_assets
 from attninf_assets.definitions import definitions
-from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectorResource
+from attninf_assets.orchestration.connections.resources import (
+    CorpusResource,
+    LakeResource,
+    SelectionsResource,
+    SelectorResource,
+)
 from attninf_assets.orchestration.connections.settings import read_settings, resources_from
 from attninf_assets.store.filesystems import options_now
 
@@ -218,3 +223,19 @@ def test_local_sources_ask_for_no_credentials(tmp_path: Path, monkeypatch: pytes
     corpus = CorpusResource(file=str(tmp_path / "corpus.yaml"), sample_dir=str(tmp_path), lake=lake)
     assert corpus.open().shards() == []
     assert options_now(corpus.open().storage_options) == {}
+
+
+def test_a_selections_file_is_read_whole_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, selections = tmp_path / "corpus.yaml", tmp_path / "selections.yaml"
+    corpus.write_text("domains:\n  web: {files: 'web/*.jsonl', format: jsonl}\n")
+    monkeypatch.setenv("ATTNINF_CORPUS", str(corpus))
+    monkeypatch.setenv("ATTNINF_SELECTIONS", str(selections))
+    with pytest.raises(ValueError, match=r"ATTNINF_SELECTIONS='.*selections\.yaml': no such file"):
+        read_settings()
+    selections.write_text("selections:\n  lean: {keep: {fraction: 0.1}, domains: {wbe: exclude}}\n")
+    with pytest.raises(ValueError, match=r"selections\.lean\.domains\.wbe: no such domain; did you mean web\?"):
+        resources_from(read_settings())
+    selections.write_text("selections:\n  lean: {keep: {fraction: 0.1}}\n")
+    found = resources_from(read_settings())["selections"]
+    assert isinstance(found, SelectionsResource)
+    assert list(found.read().definitions) == ["lean"]

@@ -169,4 +169,4 @@ def test_a_run_that_ends_outside_of_its_steps_is_no_success(
     monkeypatch.setattr(InProcessExecutor, "execute", execute)
     found, _, err = attninf_run()
     assert found == code
-    assert ("failed: raw_corpus letters.a: no place left" in err) == (code == 3)
+    assert ("failed: raw_corpus letters.a: RuntimeError: no place left" in err) == (code == 3)
