@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from attninf_assets.selection.cuts import Amount
 from attninf_assets.selection.definitions import SelectionDefinition
 from attninf_assets.selection.ordering import CONFOUNDERS
@@ -32,8 +30,8 @@ _JOINED = "selection_documents"
 
 
 def feature_columns() -> dict[str, str]:
-    """The features of a document that a selection may use, with their SQL types; none where no table has any."""
-    schema = TABLES.get(FEATURES, pa.schema([]))
+    """The features of a document that a selection may use, with their SQL types."""
+    schema = TABLES[FEATURES]
     beside = {*TABLES["scores"].names, "minhash_bands", "features_version"}
     return {field.name: SQL_TYPES[field.type] for field in schema if field.name not in beside}
 
@@ -41,23 +39,17 @@ def feature_columns() -> dict[str, str]:
 def _columns() -> dict[str, str]:
     """What `where` may mention, with the SQL types."""
     scores = {name: SQL_TYPES[TABLES["scores"].field(name).type] for name in _OF_SCORES}
-    windows = {_MAX_WINDOW: "DOUBLE"} if _WINDOW_SCORES in TABLES["scores"].names else {}
-    return scores | windows | feature_columns()
+    return scores | {_MAX_WINDOW: "DOUBLE"} | feature_columns()
 
 
 def check_definition(name: str, definition: SelectionDefinition, *, place: str) -> None:
-    """Raise ValueError naming file and field where `where` is no condition on a document, or what the definition asks
-    for is not there."""
+    """Raise ValueError naming file and field where `where` is no condition on a document."""
     field = f"{place}: selections.{name}"
     if definition.where is not None:
         try:
             check_where(definition.where, _columns())
         except ValueError as error:
             raise ValueError(f"{field}.where: {error}") from None
-    if definition.order == "score_without_confounders" and not set(CONFOUNDERS) & set(feature_columns()):
-        raise ValueError(f"{field}.order: score_without_confounders needs the table {FEATURES}, which there is not")
-    if definition.order == _MAX_WINDOW and _MAX_WINDOW not in _columns():
-        raise ValueError(f"{field}.order: {_MAX_WINDOW} needs the column {_WINDOW_SCORES}, which scores do not have")
 
 
 def _mentions(definition: SelectionDefinition) -> set[str]:

@@ -181,7 +181,6 @@ def test_what_a_domain_does_not_have_is_refused_by_field_and_value() -> None:
             r"here: selections\.x\.where: repetiton: no such column; did you mean repetition\?",
         ),
         ({"where": "n_tokens > (SELECT 1)"}, r"here: selections\.x\.where: a subquery"),
-        ({"order": "max_window_score"}, r"here: selections\.x\.order: max_window_score needs the column window_scores"),
     ],
 )
 def test_a_definition_is_checked_before_anything_runs(definition: dict[str, Any], said: str) -> None:
@@ -189,23 +188,16 @@ def test_a_definition_is_checked_before_anything_runs(definition: dict[str, Any]
         check_definition("x", SelectionDefinition(**definition), place="here")
 
 
-def test_an_order_without_its_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(TABLES, "document_features")
-    with pytest.raises(
-        ValueError, match=r"selections\.x\.order: score_without_confounders needs the table document_features"
-    ):
-        check_definition("x", SelectionDefinition(order="score_without_confounders"), place="here")
-
-
 def test_documents_rank_by_their_best_window_where_scores_have_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that were written before are without the column: their documents' scores stand for them."""
     lake, definition = Lake(Root.at(tmp_path)), SelectionDefinition(order="max_window_score", keep=Keep(documents=2))
-    old = scores_of("web", "old", 3, score=1.5)
-    lake.replace("scores", old, where={"domain": "web", "shard": "old"})
-    windows = pa.field("window_scores", pa.list_(pa.float64()), metadata={"description": "", "later": "yes"})
-    monkeypatch.setitem(TABLES, "scores", TABLES["scores"].append(windows))
+    schema = TABLES["scores"]
+    with monkeypatch.context() as before:
+        before.setitem(TABLES, "scores", schema.remove(schema.get_field_index("window_scores")))
+        old = scores_of("web", "old", 3, score=1.5)
+        lake.replace("scores", old, where={"domain": "web", "shard": "old"})
     check_definition("x", definition, place="here")
     with connect_for(lake, [definition]) as connection:
         kept = find_thresholds(connection, selector_fingerprint="f", definition=definition).to_pylist()
