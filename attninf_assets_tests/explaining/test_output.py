@@ -130,6 +130,7 @@ def test_a_page_shows_every_character_once_and_has_no_element_of_the_documents_m
 
 @settings(deadline=None, max_examples=30)
 @given(text=_texts, doc_id=_texts, colours=st.booleans())
+@example(text=f"{_MARKUP[0]}{_MARKUP[-1]}{sentences()[0]}", doc_id="d", colours=False)
 def test_a_terminal_is_given_no_control_character_that_is_not_the_consoles_own(
     text: str, doc_id: str, colours: bool
 ) -> None:
