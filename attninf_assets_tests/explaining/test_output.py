@@ -18,9 +18,10 @@ from attninf_assets.corpus.printable import printable
 from attninf_assets.explaining.explanation import Explanation, Finding
 from attninf_assets.explaining.lookup import StoredDocument
 from attninf_assets.explaining.output import to_page
+from attninf_assets.explaining.showing import view_of
 from attninf_assets.explaining.standing import Rank, Verdict
 from attninf_assets.explaining.terminal import print_explanation, reason_line
-from attninf_assets.explaining.view import View, view_of
+from attninf_assets.explaining.view import View
 from attninf_assets.influence.attended_positions import Attended
 from attninf_assets.influence.explanation import ExplainedText, ExplainedWindow
 from attninf_assets.influence.model.head import Head
