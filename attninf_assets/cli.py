@@ -495,8 +495,8 @@ def explain(
 
     from attninf_assets.explaining.explanation import explain_document
     from attninf_assets.explaining.output import to_json, to_page
+    from attninf_assets.explaining.showing import view_of
     from attninf_assets.explaining.terminal import print_explanation
-    from attninf_assets.explaining.view import view_of
     from attninf_assets.orchestration.connections.engine import load_selector_engine
 
     with _problems_told("explain"):

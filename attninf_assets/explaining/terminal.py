@@ -31,7 +31,8 @@ def print_explanation(view: View, console: Console) -> None:
 
     Nothing in it is read as markup of the console.
     """
-    console.print(Group(*_parts(view)), highlight=False)
+    # rich measures a joined emoji as one, and its parts, which stand in pieces here, as several: it would cut lines off
+    console.print(Group(*_parts(view)), highlight=False, crop=False)
 
 
 def reason_line(view: View) -> str:

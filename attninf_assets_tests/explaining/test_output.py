@@ -18,9 +18,10 @@ from attninf_assets.corpus.printable import printable
 from attninf_assets.explaining.explanation import Explanation, Finding
 from attninf_assets.explaining.lookup import StoredDocument
 from attninf_assets.explaining.output import to_page
+from attninf_assets.explaining.showing import view_of
 from attninf_assets.explaining.standing import Rank, Verdict
 from attninf_assets.explaining.terminal import print_explanation, reason_line
-from attninf_assets.explaining.view import View, view_of
+from attninf_assets.explaining.view import View
 from attninf_assets.influence.attended_positions import Attended
 from attninf_assets.influence.explanation import ExplainedText, ExplainedWindow
 from attninf_assets.influence.model.head import Head
@@ -130,6 +131,7 @@ def test_a_page_shows_every_character_once_and_has_no_element_of_the_documents_m
 
 @settings(deadline=None, max_examples=30)
 @given(text=_texts, doc_id=_texts, colours=st.booleans())
+@example(text=f"{_MARKUP[0]}{_MARKUP[-1]}{sentences()[0]}", doc_id="d", colours=False)
 def test_a_terminal_is_given_no_control_character_that_is_not_the_consoles_own(
     text: str, doc_id: str, colours: bool
 ) -> None:

@@ -32,8 +32,8 @@ def explain(
     """
     from attninf_assets.explaining.explanation import explain_document
     from attninf_assets.explaining.output import to_page
+    from attninf_assets.explaining.showing import view_of
     from attninf_assets.explaining.terminal import reason_line
-    from attninf_assets.explaining.view import view_of
 
     tables = lake.tables()
     explanation = explain_document(

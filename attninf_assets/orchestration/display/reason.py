@@ -26,8 +26,8 @@ def reason_of_top_document(lake: LakeResource, corpus: CorpusResource, *, comput
     if not compute:
         return asked
     from attninf_assets.explaining.explanation import explain_document  # noqa: PLC0415 - torch is there by now
+    from attninf_assets.explaining.showing import view_of  # noqa: PLC0415
     from attninf_assets.explaining.terminal import reason_line  # noqa: PLC0415
-    from attninf_assets.explaining.view import view_of  # noqa: PLC0415
 
     try:
         explanation = explain_document(
