@@ -20,7 +20,7 @@ from attninf_assets.store.schemas import TABLES
 from attninf_assets.store.scratch import held_directory
 from attninf_assets.store.uris import require_no_secret
 
-COLUMNS = ("doc_id", "n_tokens", "loss_base", "loss_reference", "score", "window_scores")
+COLUMNS = ("doc_id", "n_tokens", "loss_base", "loss_reference", "score")
 OUTPUT_FORMATS = (".parquet", ".jsonl")
 _SCHEMA = pa.schema([TABLES["scores"].field(name) for name in COLUMNS])
 _ROWS = 10_000  # of a row group
