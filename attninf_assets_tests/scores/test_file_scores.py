@@ -34,7 +34,7 @@ SCORES = [
     DocumentScore("b", 1, 0.0, 1.0),
     DocumentScore("é\n", 2, 1.0, 0.5, (0.25, None)),
 ]
-ROWS = [("a", 3, 2.0, 3.0, 0.5, None), ("b", 1, 0.0, 1.0, None, None), ("é\n", 2, 1.0, 0.5, -0.5, [0.25, None])]
+ROWS = [("a", 3, 2.0, 3.0, 0.5), ("b", 1, 0.0, 1.0, None), ("é\n", 2, 1.0, 0.5, -0.5)]
 
 
 def rows_in(path: Path) -> list[tuple[object, ...]]:

@@ -40,6 +40,7 @@ def test_a_view_gives_the_rows_and_types_that_were_stored(root: Root) -> None:
         assert connection.sql("SELECT * FROM retrieval_probes").to_arrow_table().cast(probe.schema) == probe
         assert connection.sql("SELECT count(*) FROM scores WHERE shard = '1'").fetchall() == [(3,)]
     expected = pa.concat_tables(parts).sort_by([(column, "ascending") for column in ("domain", "shard", "doc_id")])
+    expected = expected.drop_columns([field.name for field in TABLES["scores"] if came_later(field)])
     assert stored.cast(expected.schema) == expected
 
 
