@@ -442,7 +442,7 @@ def compare(
     from attninf_assets.corpus.stored_index import indexed_from
     from attninf_assets.orchestration.display.selection_text import comparison_tables
     from attninf_assets.selection.comparison import compare as compare_selections
-    from attninf_assets.selection.excerpts import beginnings
+    from attninf_assets.selection.documents_to_read import beginnings
     from attninf_assets.selection.references import find_selection
 
     with _problems_told("compare"):

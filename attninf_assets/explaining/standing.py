@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from attninf_assets.explaining.lookup import StoredDocument
-from attninf_assets.selection.excerpts import selection_of
+from attninf_assets.selection.documents_to_read import selection_of
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake
 

@@ -93,7 +93,7 @@ def _legend() -> Text:
 def _pairs(rows: dict[str, str]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(Text(name, style="dim"), Text(value))
+        table.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     return Padding(table, (0, 0, 0, 2))
 
 

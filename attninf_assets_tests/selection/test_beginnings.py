@@ -6,7 +6,7 @@ from pathlib import Path
 from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.stored_index import index_and_store
 from attninf_assets.selection.comparison import Moved
-from attninf_assets.selection.excerpts import beginnings
+from attninf_assets.selection.documents_to_read import beginnings
 from attninf_assets.store.root import Root
 from attninf_assets.store.tables import Lake
 from attninf_assets_tests.support.source_files import landed

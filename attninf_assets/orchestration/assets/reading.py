@@ -10,7 +10,7 @@ from attninf_assets.corpus.documents import Shard
 from attninf_assets.corpus.stored_index import indexed_from
 from attninf_assets.orchestration.connections.resources import CorpusResource
 from attninf_assets.orchestration.display.excerpts import excerpts_markdown
-from attninf_assets.selection.excerpts import around, middle, with_texts
+from attninf_assets.selection.documents_to_read import around, middle, with_texts
 from attninf_assets.selection.last_cut import last_cut
 from attninf_assets.store.query import connect
 from attninf_assets.store.tables import Lake

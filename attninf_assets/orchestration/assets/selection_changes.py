@@ -11,7 +11,7 @@ from attninf_assets.orchestration.display.metadata import records, rounded
 from attninf_assets.orchestration.display.text import quoted
 from attninf_assets.selection.comparison import DomainComparison, compare
 from attninf_assets.selection.definitions import PAPER
-from attninf_assets.selection.excerpts import beginnings
+from attninf_assets.selection.documents_to_read import beginnings
 from attninf_assets.selection.references import selection_at
 from attninf_assets.store.tables import Lake
 

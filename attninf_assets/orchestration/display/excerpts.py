@@ -7,7 +7,7 @@ import dagster as dg
 
 from attninf_assets.corpus.printable import shortened
 from attninf_assets.orchestration.display.text import quoted
-from attninf_assets.selection.excerpts import Excerpt
+from attninf_assets.selection.documents_to_read import Excerpt
 
 __all__ = ["excerpts_markdown"]
 

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 
 from attninf_assets.corpus.printable import printable
 from attninf_assets.orchestration.display.excerpts import excerpts_markdown
-from attninf_assets.selection.excerpts import Excerpt
+from attninf_assets.selection.documents_to_read import Excerpt
 
 _parts = st.sampled_from(
     ["```", "````", "\n", "#### top", "<img src=http://x.test/a>", "[a](http://x.test)", "\u202e", "\0"]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attninf_assets.selection.excerpts import around, middle
+from attninf_assets.selection.documents_to_read import around, middle
 from attninf_assets.store.schemas import TABLES
 from benchmarks.rigs.tables_of_scores import scores_of
 
