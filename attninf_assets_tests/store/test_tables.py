@@ -79,6 +79,7 @@ def test_every_table_takes_rows_of_its_schema(tmp_path: Path) -> None:
     lake = Lake(Root.at(tmp_path))
     for name, schema in TABLES.items():
         values = {pa.string(): "x", pa.int64(): 1, pa.float64(): 0.5, pa.bool_(): True, pa.list_(pa.int64()): [1, 2]}
+        values[pa.list_(pa.float64())] = [0.5, None]
         values[pa.timestamp("us", tz="UTC")] = scores_of("x", "x", 1)["scored_at"][0].as_py()
         row = {field.name: values[field.type] for field in schema}
         rows = pa.Table.from_pylist([row], schema=schema)

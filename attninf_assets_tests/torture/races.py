@@ -44,7 +44,12 @@ WRITERS = 3
 _ROUNDS = 4  # of writes, at most
 _PATIENCE = 120.0  # seconds for a whole race
 _BEFORE = ("absent", "empty", "full")
-_VALUES = {"domain": ("web", "code"), "shard": ("a", "b"), "selector_fingerprint": ("f", "g")}
+_VALUES = {
+    "domain": ("web", "code"),
+    "shard": ("a", "b"),
+    "selector_fingerprint": ("f", "g"),
+    "selection": ("paper", "lean"),
+}
 _BY_OTHERS = {"CREATE TABLE", "OPTIMIZE", "VACUUM START", "VACUUM END"}  # delta-rs's words for versions of no writer
 
 
