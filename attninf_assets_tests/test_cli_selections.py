@@ -78,7 +78,7 @@ def test_a_comparison_shows_what_entered_and_left_between_two_selectors(root: Ro
     shown = attninf("compare", "paper@v1", "paper", "--top", "2", "--domain", "web")
     assert shown.exit_code == 0, shown.output
     assert "web: 2 of 8 that entered, by their rank in B" in shown.stdout
-    assert "  rank 1 of 8, score 39.0000, d0: [no longer indexed]" in shown.stdout
+    assert "  rank 1 of 8, score 39.0000, d0: [documents has it no more]" in shown.stdout
     assert "web: 2 of 8 that left, by their rank in A" in shown.stdout
     (row,) = [
         json.loads(line)

@@ -166,6 +166,10 @@ def _read(
     features = _features(lake, where, only)
     left = {doc_id: replace(one, features=features.get(doc_id)) for doc_id, one in wanted.items()}
     problem = "documents has it no more"
+    for doc_id in wanted.keys() - set(indexed["doc_id"].to_pylist()):
+        yield replace(left.pop(doc_id), problem=problem)
+    if not left:
+        return
     try:
         if time.monotonic() > until:
             raise ValueError("not read: reading the others took all the time there was for it")

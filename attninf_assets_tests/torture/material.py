@@ -126,7 +126,7 @@ def build(scene: Scene) -> None:
     selector_model(context, selector=of.selector, lake=of.lake)
     probes = ProbeConfig(n_probes=2, probe_tokens=900)
     retrieval_probes(context, config=probes, selector=of.selector, corpus=of.corpus, lake=of.lake)
-    retrieval_heads(context, config=HEADS, selector=of.selector, corpus=of.corpus, lake=of.lake)
+    retrieval_heads(context, config=HEADS, corpus=of.corpus, lake=of.lake)
     for key in SHARDS:
         score(scene, shard(scene, key))
         update_document_features(scene.lake, shard(scene, key))

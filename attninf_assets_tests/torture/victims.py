@@ -289,7 +289,7 @@ def _nothing_detected(scene: Scene) -> None:
 
 def _detect(scene: Scene) -> None:
     of = scene.resources()
-    retrieval_heads(_context(scene), config=HEADS, selector=of.selector, corpus=of.corpus, lake=of.lake)
+    retrieval_heads(_context(scene), config=HEADS, corpus=of.corpus, lake=of.lake)
 
 
 def _preview(scene: Scene) -> None:
