@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from attninf_assets.cli import app
-from attninf_assets.mixture.manifest import Manifest
+from attninf_assets.mixture.manifest import MANIFEST, Manifest
 from attninf_assets.orchestration.runs.liveness import is_dead
 from attninf_assets.orchestration.runs.partitions import CORPUS_SHARDS
 from attninf_assets.selector.stored import current_fingerprint
@@ -103,7 +103,9 @@ def scoring_process(instance: dg.DagsterInstance) -> tuple[str, int] | None:
 
 
 def mixed_by(pipeline: Pipeline) -> str:
-    """The selector whose selection is in the training corpus."""
+    """The selector whose selection is in the training corpus; nothing where nothing was mixed yet."""
+    if not pipeline.lake.root.exists(MANIFEST):
+        return ""
     return str(Manifest.read(pipeline.lake.root).provenance["selector_fingerprint"])
 
 

@@ -109,7 +109,7 @@ def select(scene: Scene, *names: str) -> None:
     for name in names:
         context = dg.build_asset_context(instance=instance, partition_key=name)
         score_thresholds(context, config=SelectionConfig(), selections=of.selections, lake=of.lake)
-        selected_subset(context, selections=of.selections, lake=of.lake)
+        selected_subset(context, selections=of.selections, corpus=of.corpus, lake=of.lake)
 
 
 def mixed(scene: Scene, config: MixConfig) -> None:
