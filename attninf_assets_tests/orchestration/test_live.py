@@ -301,6 +301,12 @@ def statuses(instance: dg.DagsterInstance, backfill: str) -> Counter[dg.DagsterR
     return Counter(run.status for run in runs)
 
 
+def has_ended(instance: dg.DagsterInstance, backfill_id: str) -> bool:
+    """Whether this backfill has ended; sensors launch others beside it."""
+    backfill = instance.get_backfill(backfill_id)
+    return backfill is not None and backfill.status.value.startswith("COMPLETED")
+
+
 def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,11 +334,7 @@ def test_when_the_machine_goes_down_its_runs_are_taken_up_again(
         until("the death of the run's process", lambda: is_dead(home / "living_runs" / killed))
         assert statuses(instance, backfill)[dg.DagsterRunStatus.STARTED] == 1
         with live_system(home) as live:
-            live.wait(
-                "the backfill's end",
-                lambda: instance.get_backfills()[0].status.value.startswith("COMPLETED"),
-                seconds=600,
-            )
+            live.wait("the backfill's end", lambda: has_ended(instance, backfill), seconds=600)
         assert statuses(instance, backfill) == {dg.DagsterRunStatus.FAILURE: 1, dg.DagsterRunStatus.SUCCESS: 3}
         (retried,) = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": killed}))
         assert retried.status is dg.DagsterRunStatus.SUCCESS
