@@ -13,6 +13,7 @@ from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.coverage import score_coverage
 from attninf_assets.orchestration.assets.explaining import explain_document
 from attninf_assets.orchestration.assets.external import (
+    mix_definition,
     pretrained_model,
     quarantine,
     scoring_runs,
@@ -75,6 +76,7 @@ def definitions() -> dg.Definitions:
         quarantine,
         scoring_runs,
         selection_definitions(resources["selections"]),
+        mix_definition(resources["selections"]),
     ]
     rescored = with_conditions(assets, settings.rescore, previewed=settings.budget is not None)
     automated = with_feature_conditions(rescored)

@@ -39,7 +39,7 @@ EDGES = {
     "selected_subset": {"attention_influence_scores", "score_thresholds"},
     "score_bands": {"attention_influence_scores"},
     "selection_what_if": {"attention_influence_scores", "selected_subset"},
-    "training_corpus": {"raw_corpus", "attention_influence_scores", "selected_subset"},
+    "training_corpus": {"raw_corpus", "attention_influence_scores", "selected_subset", "mix_definition"},
 }
 
 

@@ -44,6 +44,7 @@ class _SelectionsFile(Written):
     selections: dict[
         Annotated[str, Field(pattern=f"^{NAME.pattern}$", max_length=LONGEST_NAME)], SelectionDefinition
     ] = Field(min_length=1)
+    mix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Selections:
 
     place: str  # the file, or what stands for it
     definitions: Mapping[str, SelectionDefinition]
+    mixed: str  # the one that the training corpus repeats
 
     def named(self, name: str) -> SelectionDefinition:
         """The selection of that name. Raises ValueError naming it, the file and what the file has."""
@@ -80,7 +82,7 @@ def read_selections(path: str | os.PathLike[str] | None, *, storage_options: Sto
     Raises one ValueError that names the file and lists every problem by field and offending value.
     """
     if path is None:
-        return Selections("no selections file (ATTNINF_SELECTIONS), which", {PAPER: SelectionDefinition()})
+        return Selections("no selections file (ATTNINF_SELECTIONS), which", {PAPER: SelectionDefinition()}, PAPER)
     path = os.fspath(path)
     written = read_yaml(path, what=_WHAT, storage_options=storage_options)
     problems = list(written.repeated_keys)
@@ -88,8 +90,25 @@ def read_selections(path: str | os.PathLike[str] | None, *, storage_options: Sto
         file = _SelectionsFile.model_validate(written.content)
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors()]
+    else:
+        problems += _problem_of_mix(file)
     require_no_problems(path, problems, what=_WHAT)
-    return Selections(path, file.selections)
+    return Selections(path, file.selections, _mixed(file))
+
+
+def _mixed(file: _SelectionsFile) -> str:
+    """The file's `mix`, else `paper`, else the first: where that leaves it open the file is refused."""
+    return file.mix or (PAPER if PAPER in file.selections else next(iter(file.selections)))
+
+
+def _problem_of_mix(file: _SelectionsFile) -> list[str]:
+    names = list(file.selections)
+    if file.mix is None:
+        is_open = PAPER not in names and len(names) > 1
+        return [f"mix: missing; which is the training corpus to repeat: {', '.join(names)}?"] if is_open else []
+    return (
+        [] if file.mix in names else [f"mix: {shortened(shown(file.mix))}: no such selection; {hint(file.mix, names)}"]
+    )
 
 
 def _problem(details: ErrorDetails) -> str:

@@ -52,6 +52,18 @@ def test_a_file_says_what_each_selection_keeps_of_each_domain(tmp_path: Path) ->
     assert found["large"].kept("math") == Keep(tokens=5_000_000_000)
 
 
+@pytest.mark.parametrize(
+    ("written", "mixed"),
+    [
+        ("selections: {lean: {}, paper: {}}", "paper"),
+        ("selections: {lean: {}}", "lean"),
+        ("{selections: {lean: {}, paper: {}}, mix: lean}", "lean"),
+    ],
+)
+def test_the_training_corpus_repeats_the_selection_that_the_file_says(tmp_path: Path, written: str, mixed: str) -> None:
+    assert _read(tmp_path, written).mixed == mixed
+
+
 def test_without_a_file_there_is_the_papers_selection() -> None:
     assert read_selections(None).definitions == {PAPER: SelectionDefinition()}
 
@@ -62,7 +74,8 @@ def test_a_digest_changes_with_what_is_said_and_not_with_how_it_is_written(tmp_p
         "selections:\n"
         "  a: {keep: {fraction: 0.1, of: tokens}, order: score, seed: 0}\n"
         "  b: {seed: 0x0, keep: {of: tokens, fraction: 1e-1}}\n".replace("1e-1", "0.10")
-        + "  c: {keep: {fraction: 0.1, of: tokens}, seed: 1}\n",
+        + "  c: {keep: {fraction: 0.1, of: tokens}, seed: 1}\n"
+        "mix: a\n",
     ).definitions
     assert definitions["a"].digest == definitions["b"].digest != definitions["c"].digest
     for one in _read(tmp_path, EXAMPLE).definitions.values():
@@ -118,6 +131,8 @@ def test_what_is_wrong_is_said_by_file_field_and_value(tmp_path: Path, written: 
         ("selections: {Paper: {}}", "selections.Paper: 'Paper': not a name"),
         ("selections: {x: }", "selections.x: empty: not a mapping"),
         ("selections: [", "not valid YAML: line 1"),
+        ("selections: {lean: {}, wide: {}}", "mix: missing; which is the training corpus to repeat: lean, wide?"),
+        ("{selections: {lean: {}, paper: {}}, mix: laen}", "no such selection; did you mean lean?"),
     ],
 )
 def test_what_is_no_selections_file_is_refused(tmp_path: Path, text: str, said: str) -> None:

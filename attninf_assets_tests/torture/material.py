@@ -115,7 +115,8 @@ def select(scene: Scene, *names: str) -> None:
 def mixed(scene: Scene, config: MixConfig) -> None:
     """Materialize the training corpus."""
     of = scene.resources()
-    training_corpus(dg.build_asset_context(instance=scene.instance()), config=config, corpus=of.corpus, lake=of.lake)
+    context = dg.build_asset_context(instance=scene.instance())
+    training_corpus(context, config=config, selections=of.selections, corpus=of.corpus, lake=of.lake)
 
 
 def build(scene: Scene) -> None:

@@ -62,6 +62,20 @@ def selection_definitions(selections: dg.ConfigurableResource) -> dg.AssetSpec:
     )
 
 
+def mix_definition(selections: dg.ConfigurableResource) -> dg.AssetSpec:
+    """The external asset `mix_definition`: which selection the training corpus repeats."""
+    assert isinstance(selections, SelectionsResource)
+    return dg.AssetSpec(
+        "mix_definition",
+        group_name="mixture",
+        owners=OWNERS,
+        kinds={"yaml"},
+        description="The selection that the training corpus repeats: `mix` in the selections file.\n\nWithout it that "
+        "is `paper`, or the only selection there is. The sensor `selections` reports it.",
+        metadata={"selections_file": selections.file or "none", "setting": "ATTNINF_SELECTIONS"},
+    )
+
+
 def _named(source: str, sample: str) -> str:
     return f"the sample, in {sample}" if source == SAMPLE else source
 

@@ -14,21 +14,19 @@ from attninf_assets.mixture.verification import reusable_manifest
 from attninf_assets.orchestration.assets.corpus import raw_corpus
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import selected_subset
-from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource
+from attninf_assets.orchestration.connections.resources import CorpusResource, LakeResource, SelectionsResource
 from attninf_assets.orchestration.display.catalog import OWNERS, PARQUET_FILES, corpus_metadata
 from attninf_assets.orchestration.display.metadata import as_json, records, reporter
 from attninf_assets.orchestration.runs.check_history import last_result_was_a_failure
 from attninf_assets.orchestration.runs.retries import transient_faults_retried
-from attninf_assets.selection.definitions import PAPER
 from attninf_assets.selector.stored import current_fingerprint
 
 _CHECK = dg.AssetCheckKey(dg.AssetKey("training_corpus"), "training_corpus_is_its_manifest")
 
 
 class MixConfig(dg.Config):
-    """Run configuration of `training_corpus`: the selection, the weights, the seed, and the size of the files."""
+    """Run configuration of `training_corpus`: weights of corpus and selection, seed, and size of the files."""
 
-    selection: str = Field(default=PAPER, description="Name of the selection that is repeated.")
     corpus_weight: float = Field(default=1.0, description="Copies of every document; fractions are drawn by seed.")
     selected_weight: float = Field(default=1.0, description="Further copies of every selected document.")
     seed: int = Field(default=0, description="The global shuffle and fractional copies follow from it.")
@@ -43,8 +41,8 @@ class MixConfig(dg.Config):
     deps=[
         raw_corpus,
         attention_influence_scores,
-        # what is mixed by itself; a run may be configured to mix another
-        dg.AssetDep(selected_subset, partition_mapping=dg.SpecificPartitionsPartitionMapping([PAPER])),
+        dg.AssetDep(selected_subset, partition_mapping=dg.AllPartitionMapping()),
+        "mix_definition",
     ],
     group_name="mixture",
     owners=OWNERS,
@@ -56,7 +54,11 @@ class MixConfig(dg.Config):
 )
 @transient_faults_retried
 def training_corpus(
-    context: dg.AssetExecutionContext, config: MixConfig, corpus: CorpusResource, lake: LakeResource
+    context: dg.AssetExecutionContext,
+    config: MixConfig,
+    selections: SelectionsResource,
+    corpus: CorpusResource,
+    lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The training data: zstd Parquet files of `doc_id, domain, text, source`, and the `manifest.json` that names them.
 
@@ -65,9 +67,8 @@ def training_corpus(
     anew where inputs or settings changed or a file is damaged; leftovers of killed runs are removed in any case.
     """
     tables, sources = lake.tables(), corpus.open()
-    snapshot = MixSnapshot.take(
-        tables, selector_fingerprint=current_fingerprint(tables.root), selection=config.selection
-    )
+    selection = selections.read().mixed
+    snapshot = MixSnapshot.take(tables, selector_fingerprint=current_fingerprint(tables.root), selection=selection)
     settings = MixSettings(
         seed=config.seed,
         corpus_weight=config.corpus_weight,
@@ -96,6 +97,7 @@ def training_corpus(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest.content_digest),
         metadata={
+            "selection": selection,
             "dagster/row_count": n_rows,
             "tokens": sum(share.tokens for share in manifest.shares),
             "bytes": sum(file.bytes for file in manifest.files),

@@ -14,7 +14,7 @@ from attninf_assets.orchestration.assets.preview import rescoring_preview
 from attninf_assets.orchestration.assets.scores import attention_influence_scores
 from attninf_assets.orchestration.assets.selection import score_thresholds, selected_subset
 from attninf_assets.orchestration.connections.settings import RescorePolicy
-from attninf_assets.orchestration.runs.selections import DEFINITIONS
+from attninf_assets.orchestration.runs.selections import DEFINITIONS, MIX_DEFINITION
 
 NIGHTLY_AT = "0 2 * * *"  # UTC
 
@@ -41,7 +41,7 @@ def with_conditions(
         attention_influence_scores.key: rescore & _previewed() if previewed else rescore,
         score_thresholds.key: _when_complete(),
         selected_subset.key: _after(score_thresholds),
-        training_corpus.key: _after(selected_subset),
+        training_corpus.key: _after_any_selection(),
     }
     if previewed:
         conditions[rescoring_preview.key] = _after_its_inputs()
@@ -93,10 +93,11 @@ def _changed(inputs: dg.AssetSelection | None = None) -> dg.AutomationCondition:
     return changed if inputs is None else changed.allow(inputs)
 
 
-def _changed_before() -> dg.AutomationCondition:
+def _changed_before(inputs: dg.AssetSelection) -> dg.AutomationCondition:
     """`_changed`, but not by a run that goes on to renew the asset itself, as the selection's runs do."""
     AC = dg.AutomationCondition
-    return AC.any_deps_match((AC.data_version_changed() & ~AC.executed_with_root_target()) | AC.will_be_requested())
+    changed = (AC.data_version_changed() & ~AC.executed_with_root_target()) | AC.will_be_requested()
+    return AC.any_deps_match(changed).allow(inputs)
 
 
 def _waiting_since(changed: dg.AutomationCondition, *, label: str) -> dg.AutomationCondition:
@@ -154,9 +155,22 @@ def _when_complete() -> dg.AutomationCondition:
 
 def _after(trigger: dg.AssetsDefinition) -> dg.AutomationCondition:
     """This one input changed and is at rest. It stands for all: a new or rescored shard counts once it is selected."""
-    waiting = _waiting_since(_changed_before(), label="input_changed")
-    condition = ((waiting | _never_made()) & _idle()).allow(dg.AssetSelection.assets(trigger))
+    inputs = dg.AssetSelection.assets(trigger)
+    waiting = _waiting_since(_changed_before(inputs), label="input_changed")
+    condition = ((waiting | _never_made()) & _idle()).allow(inputs)
     return condition.with_label(f"after_{trigger.key.to_user_string()}")
+
+
+def _after_any_selection() -> dg.AutomationCondition:
+    """A selection changed, or which of them is mixed, and none is at work. Which one counts only the run reads from the
+    selections file: where it is another that changed, the run finds the mix unchanged."""
+    AC = dg.AutomationCondition
+    selections = dg.AssetSelection.assets(selected_subset)
+    inputs = selections | dg.AssetSelection.assets(MIX_DEFINITION)
+    waiting = _waiting_since(_changed_before(inputs), label="selection_or_mix_changed")
+    some_are_made = AC.any_deps_match(~AC.missing()).allow(selections)
+    at_rest = ~AC.any_deps_in_progress().allow(selections) & ~AC.in_progress()
+    return ((waiting | _never_made()) & some_are_made & at_rest).with_label("after_any_selection")
 
 
 def _after_its_inputs() -> dg.AutomationCondition:

@@ -27,7 +27,7 @@ def selections_sensor(context: dg.SensorEvaluationContext, selections: Selection
     parts = [f"{len(file.definitions):,} selections: {', '.join(file.definitions)}"]
     if new:
         parts.append(f"new: {', '.join(new)}")
-    if changed := [str(event.partition) for event in events if event.partition not in new]:
+    if changed := [str(event.partition) for event in events if event.partition and event.partition not in new]:
         parts.append(f"changed: {', '.join(changed)}")
     if gone := undefined(context.instance, file):
         parts.append(

@@ -276,16 +276,16 @@ def test_a_changed_definition_requests_its_selection_and_no_other(story: Story) 
     story.selections(lean="lean 1")
     assert story.tick() == {asset: {"lean"} for asset in SELECTION}
     story.selected("lean", version="1")
-    assert [story.tick(), story.tick()] == [{}, {}]
+    assert [story.tick(), story.tick()] == [MIXED, {}]  # which finds that it is not of this one
     story.made(DEFINITIONS, "lean", version="lean 2")
     assert story.tick() == {asset: {"lean"} for asset in SELECTION}
     story.selected("lean", version="2")
-    assert [story.tick(), story.tick()] == [{}, {}]
+    assert [story.tick(), story.tick()] == [MIXED, {}]
     story.made(DEFINITIONS, "paper", "lean", version="lean 2")
     assert story.tick() == FOLLOW
 
 
-def test_a_new_shard_renews_every_selection_and_then_mixes_the_papers(story: Story) -> None:
+def test_a_new_shard_renews_every_selection_and_then_mixes(story: Story) -> None:
     story.settled()
     story.selections(lean="lean 1")
     story.tick()
@@ -293,10 +293,25 @@ def test_a_new_shard_renews_every_selection_and_then_mixes_the_papers(story: Sto
     story.tick()
     story.made(SCORES, "letters.b", version="2")
     assert story.tick() == {asset: {"lean", "paper"} for asset in SELECTION}
+    run = story.begin(SELECTION[0], "paper", then=SELECTION[1:])
     story.selected("lean", version="2")
+    assert story.tick() == {}  # while one is at work
+    for asset in SELECTION:
+        story.make(run, asset, "paper", version="2")
+    story.end(run)
+    assert [story.tick(), story.tick()] == [MIXED, {}]
+
+
+def test_another_selection_to_mix_is_mixed_at_the_next_tick(story: Story) -> None:
+    story.settled()
+    story.selections(lean="lean 1")
+    story.tick()
+    story.selected("lean", version="1")
+    story.tick()
+    story.made(MIX, version="paper's")
     assert story.tick() == {}
-    story.selected("paper", version="2")
-    assert story.tick() == MIXED
+    story.made("mix_definition", version="lean")
+    assert [story.tick(), story.tick()] == [MIXED, {}]
 
 
 def test_a_selection_that_cannot_be_made_keeps_no_other_and_not_the_mix(story: Story) -> None:
@@ -311,14 +326,16 @@ def test_a_selection_that_cannot_be_made_keeps_no_other_and_not_the_mix(story: S
     assert story.tick() == MIXED
 
 
-def test_where_paper_is_not_defined_nothing_is_mixed_by_itself(story: Story) -> None:
+def test_where_paper_is_not_defined_another_is_mixed(story: Story) -> None:
     story.shards(*ALL)
     story.selections(lean="lean 1")
     story.made("retrieval_heads", version="heads 1")
     story.made(SCORES, *ALL, version="heads 1")
     assert story.tick() == {asset: {"lean"} for asset in SELECTION}
     story.selected("lean", version="1")
-    assert [story.tick(), story.tick()] == [{}, {}]
+    assert story.tick() == MIXED
+    story.made(MIX, version="1")
+    assert story.tick() == {}
 
 
 def test_nightly_waits_for_the_night(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,9 @@ def _tick(pipeline: Pipeline) -> tuple[dg.SensorResult, str]:
     return result, result.skip_reason.skip_message or ""
 
 
-def _write(pipeline: Pipeline, **selections: Any) -> None:
+def _write(pipeline: Pipeline, *, mix: str | None = None, **selections: Any) -> None:
     path = pipeline.directory / "selections.yaml"
-    path.write_text(yaml.safe_dump({"selections": selections}))
+    path.write_text(yaml.safe_dump({"selections": selections} | ({} if mix is None else {"mix": mix})))
     pipeline.monkeypatch.setenv("ATTNINF_SELECTIONS", str(path))
 
 
@@ -135,16 +135,11 @@ def test_what_a_person_defined_stays_so_while_shards_land_and_the_automation_run
     assert pipeline.rows("selected_subset", selection="paper").sort("doc_id").equals(before)
     assert (pipeline.lake.version("selected_subset") or 0) - (of_paper or 0) == 1
 
-    pipeline.instance.delete_dynamic_partition(SELECTIONS, "paper")  # as where the file has none of that name
-    mixed = materialized(
-        pipeline.run(["training_corpus"], config={"training_corpus": {"config": {"selection": "lean"}}}),
-        "training_corpus",
-    )
-    assert mixed["dagster/row_count"] == 95 + 3
-    with pytest.raises(ValueError, match="no thresholds of selection 'laen', only of lean, paper"):
-        pipeline.run(["training_corpus"], config={"training_corpus": {"config": {"selection": "laen"}}})
+    _write(pipeline, paper={}, lean=LEAN | {"keep": {"documents": 3}}, mix="lean")
+    for _ in range(2):  # and the next run does not go back to paper
+        mixed = materialized(pipeline.run(["training_corpus"]), "training_corpus")
+        assert (mixed["selection"], mixed["dagster/row_count"]) == ("lean", 95 + 3)
 
-    pipeline.instance.add_dynamic_partitions(SELECTIONS, ["paper"])
     _write(pipeline, paper={})
     with pytest.raises(ValueError, match=r"selection 'lean': .*selections\.yaml does not define it"):
         pipeline.run(["score_thresholds"], "lean")

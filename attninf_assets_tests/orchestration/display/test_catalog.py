@@ -10,7 +10,7 @@ from attninf_assets.definitions import definitions
 from attninf_assets.mixture.manifest import CORPUS_COLUMNS, CORPUS_SCHEMA
 from attninf_assets.store.schemas import TABLES
 
-EXTERNAL = {"source_files", "pretrained_model", "selection_definitions", "quarantine", "scoring_runs"}
+EXTERNAL = {"source_files", "pretrained_model", "selection_definitions", "mix_definition", "quarantine", "scoring_runs"}
 TABLE_OF = {
     "raw_corpus": "documents",
     "quarantine": "quarantine",
